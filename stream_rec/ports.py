@@ -1,0 +1,105 @@
+"""What the loop needs from outside, as protocols. Each port has an in-memory twin and one contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from stream_rec.component import Snapshot
+from stream_rec.events import Output, Record
+
+TopicPartition = tuple[str, int]
+
+
+class EventSource(Protocol):
+    """Ordered records of the input partitions, re-readable by offset."""
+
+    def partitions(self) -> Sequence[TopicPartition]:
+        """All input partitions, in (topic, partition) order."""
+        ...
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Continue each named partition at the given offset; drops what was buffered."""
+        ...
+
+    def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
+        """Up to `max_records` next records of one partition, in offset order; empty when none is there now."""
+        ...
+
+    def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
+        """Exactly the `count` records from offset `first` on, without moving the position.
+
+        Raises:
+            InputGone: fewer than `count` can be read there any more.
+        """
+        ...
+
+    def exhausted(self, partition: TopicPartition) -> bool:
+        """Whether nothing is left and nothing more will come (a file at its end); False for a live topic."""
+        ...
+
+    def lag(self) -> int:
+        """Records known to wait behind the current positions; 0 when not known."""
+        ...
+
+    def in_future(self, partition: TopicPartition, offset: int) -> bool:
+        """Whether a look ahead judged this record's time to be in the future (files only)."""
+        ...
+
+
+class Publisher(Protocol):
+    """Writes a tick's outputs and its ledger entry as one: a reader sees all of them or none."""
+
+    def commit(self, outputs: Sequence[Output], entry: bytes) -> int:
+        """Write and make visible; returns the ledger offset of the entry."""
+        ...
+
+    def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
+        """(offset, entry) of every committed ledger entry from `offset` on."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Keeps copies of the state, each intact or not there."""
+
+    def save(self, name: str, manifest: Mapping[str, object], components: Mapping[str, Snapshot]) -> None:
+        """Write one checkpoint; may return before it is durable. Never blocks on the disk."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Names of the checkpoints there are, newest tick first."""
+        ...
+
+    def load(self, name: str) -> tuple[dict[str, object], dict[str, Snapshot]]:
+        """Manifest and components of one checkpoint.
+
+        Raises:
+            CheckpointRefused: it is torn, or its format is newer than this build knows.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return when everything saved so far is durable."""
+        ...
+
+
+class WeightStore(Protocol):
+    """Keeps the weights of versions; writes off the loop."""
+
+    def put(self, version: str, tensors: Mapping[str, np.ndarray]) -> None:
+        """Begin to write; `durable` says when it is done."""
+        ...
+
+    def durable(self) -> Sequence[str]:
+        """Versions that became durable since the last call, in the order they were put."""
+        ...
+
+    def get(self, version: str) -> dict[str, np.ndarray]:
+        """The tensors of a version."""
+        ...
