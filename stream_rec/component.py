@@ -7,6 +7,7 @@ attribute that is in none of the four, so no state can hide from a checkpoint.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -45,15 +46,15 @@ class Component:
         """Copy the state: fast, on the loop. The copy shares nothing mutable with the component."""
         n = self.used()
         out: Snapshot = {name: _copy(getattr(self, name), n) for name in self.columns}
-        out[SCALARS] = {name: getattr(self, name) for name in self.scalars}
+        out[SCALARS] = {name: copy.deepcopy(getattr(self, name)) for name in self.scalars}
         return out
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take the state of `snapshot`; afterwards the component equals the one that was copied."""
+        """Take the state of `snapshot` into a fresh component; afterwards it equals the one that was copied."""
         for name in self.columns:
             setattr(self, name, _put_back(getattr(self, name), snapshot[name], self.used_limit()))
         for name in self.scalars:
-            setattr(self, name, snapshot[SCALARS][name])
+            setattr(self, name, copy.deepcopy(snapshot[SCALARS][name]))
         self.rebuild()
 
     def used_limit(self) -> bool:

@@ -1,0 +1,280 @@
+"""The one loop: cut a tick, fold it, commit its effects with the ledger entry. Live, replay and backfill run this code.
+
+Effects happen in this order and nowhere else: outputs and entry in one transaction, then weights, then a checkpoint.
+Knows no transport; what it may touch comes in as ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stream_rec.effects import Effects
+from stream_rec.errors import CheckpointRefused, JobFailed, LedgerMismatch
+from stream_rec.events import Record, Topic
+from stream_rec.pipeline import Pipeline
+from stream_rec.ports import CheckpointStore, EventSource, Publisher, TopicPartition, WeightStore
+from stream_rec.stream.ledger import chain_of, decode, encode
+from stream_rec.stream.tick import Tick, digest_of, ranges_of
+
+FORMAT = 1
+MAX_EMPTY_TICKS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside that the loop may touch."""
+
+    source: EventSource
+    publisher: Publisher
+    checkpoints: CheckpointStore
+    weights: WeightStore
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who runs: what a ledger entry says of settings, build and learner, and what genesis says of the input."""
+
+    settings_digest: str
+    build_digest: str
+    learner: str
+    genesis: dict[str, Any]
+
+
+class Loop:
+    """Folds ticks until told to stop.
+
+    Args:
+        make_pipeline: builds the pipeline in its initial state.
+        ports: where records come from and effects go.
+        identity: what the ledger records of this run.
+        max_records: records a tick closes at; also the most that is buffered of a partition.
+        catalogue_first: read what the items topic holds before the first event (a live topic).
+        on_commit: called after each commit with the tick and its effects (progress, the simulated shop).
+    """
+
+    def __init__(
+        self,
+        make_pipeline: Callable[[], Pipeline],
+        ports: Ports,
+        identity: Identity,
+        *,
+        max_records: int = 1024,
+        catalogue_first: bool = False,
+        on_commit: Callable[[Tick, Effects], None] | None = None,
+    ) -> None:
+        self.pipeline = make_pipeline()
+        self._ports = ports
+        self._identity = identity
+        self._max_records = max_records
+        self._catalogue_first = catalogue_first
+        self._on_commit = on_commit
+        self._buffers: dict[TopicPartition, list[Record]] = {p: [] for p in ports.source.partitions()}
+        self._durable: list[str] = []
+
+    # ---- start and recovery
+
+    def recover(self) -> None:
+        """Bring the state to the end of the ledger, muted; an empty ledger gets its genesis entry.
+
+        Raises:
+            LedgerMismatch: a muted tick differs from its entry, or the chain is broken.
+            InputGone: records that an entry names can no longer be read.
+        """
+        entries = self._ports.publisher.read_ledger()
+        if not entries:
+            self._begin()
+        else:
+            done = self._restore(entries)
+            for offset, raw in entries[done:]:
+                self._redo(offset, raw)
+        positions = self.pipeline.positions
+        self._ports.source.seek({p: positions.next_of(p) for p in self._buffers})
+        for version, tensors in self.pipeline.pending_weights().items():
+            self._ports.weights.put(version, tensors)
+
+    def _begin(self) -> None:
+        start = dict.fromkeys(self._buffers, 0)
+        self.pipeline.positions.start(start)
+        body = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
+        self._commit("genesis", body, Effects(outputs=()))
+
+    def _restore(self, entries: Sequence[tuple[int, bytes]]) -> int:
+        """Load the newest checkpoint that the ledger vouches for; returns how many entries it covers."""
+        by_chain = {chain_of(raw): i for i, (_, raw) in enumerate(entries)}
+        for name in self._ports.checkpoints.names():
+            try:
+                manifest, components = self._ports.checkpoints.load(name)
+            except CheckpointRefused:
+                continue
+            at = by_chain.get(str(manifest["chain"]))
+            if at is not None and manifest["ledger_offset"] == entries[at][0]:
+                self.pipeline.restore(components)
+                return at + 1
+        return 0
+
+    def _redo(self, offset: int, raw: bytes) -> None:
+        entry = decode(raw, offset)
+        positions = self.pipeline.positions
+        if entry["n"] != positions.number + 1 or entry["prev"] != positions.chain:
+            raise LedgerMismatch(f"the ledger's chain is broken at tick {entry['n']}, offset {offset}")
+        if entry["kind"] == "genesis":
+            positions.start({(t, p): o for t, p, o in entry["start"]})
+        elif entry["kind"] == "tick":
+            tick = Tick.from_json(entry["n"], entry["tick"])
+            effects = self.pipeline.fold(tick, self._reread(tick))
+            self._prove(entry, effects)
+            for version, tensors in effects.weights.items():
+                self._ports.weights.put(version, tensors)
+        self._step_over(raw, offset)
+
+    def _reread(self, tick: Tick) -> list[Record]:
+        buffers: dict[TopicPartition, Sequence[Record]] = {}
+        for r in tick.ranges:
+            records = self._ports.source.read_range((r.topic, r.partition), r.first, r.count)
+            if len(records) != r.count or records[-1].offset + 1 != r.next or digest_of(records) != r.digest:
+                raise LedgerMismatch(
+                    f"the input differs from what tick {tick.number} read: {r.topic}/{r.partition} offsets {r.first} to {r.next - 1}; "
+                    "bring the original input back or start in a new folder"
+                )
+            buffers[r.topic, r.partition] = records
+        return self.pipeline.positions.order(buffers)
+
+    def _prove(self, entry: dict[str, Any], effects: Effects) -> None:
+        if entry["build"] == self._identity.build_digest and entry["effects_digest"] != effects.digest():
+            raise LedgerMismatch(
+                f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: this is a bug; "
+                "keep the run folder and report it"
+            )
+
+    # ---- going on
+
+    def step(self, *, drain: bool = False, cut_at_ms: int | None = None) -> bool:
+        """Cut, fold and commit one tick; False when there was nothing to take and nothing due.
+
+        Args:
+            drain: cut a last, possibly empty tick that closes the run.
+            cut_at_ms: the worker's clock; None takes the records' own time (a backfill).
+        """
+        self._fill()
+        records = self.pipeline.positions.order(self._buffers)[: self._max_records]
+        facts = self._facts(records, drain, cut_at_ms)
+        if not records and not drain and not self._due(facts):
+            return False
+        effects = self.pipeline.fold(facts, records)
+        self._take(records)
+        body = {
+            "tick": facts.to_json(),
+            "effects_digest": effects.digest(),
+            "outputs": effects.sizes(),
+            "counts": dict(effects.counts),
+        }
+        self._commit("tick", body, effects)
+        for version, tensors in effects.weights.items():
+            self._ports.weights.put(version, tensors)
+        if self._on_commit:
+            self._on_commit(facts, effects)
+        return True
+
+    def run_to_end(self, after_step: Callable[[], None] | None = None) -> None:
+        """Fold until every partition is exhausted and nothing is due, then cut the draining tick."""
+        for _ in range(MAX_EMPTY_TICKS):
+            while self.step():
+                if after_step:
+                    after_step()
+            if all(self._ports.source.exhausted(p) for p in self._buffers):
+                self.step(drain=True)
+                return
+        raise JobFailed("the input neither ends nor goes on")
+
+    def checkpoint(self) -> None:
+        """Copy the state of the last committed tick and hand it to the store."""
+        positions = self.pipeline.positions
+        manifest = {
+            "format": FORMAT,
+            "tick": positions.number,
+            "chain": positions.chain,
+            "ledger_offset": positions.ledger_offset,
+            "cut_at_ms": positions.record_time_ms(),
+            "settings": self._identity.settings_digest,
+            "build": self._identity.build_digest,
+        }
+        name = f"{positions.number:010d}-{positions.chain[:16]}"
+        self._ports.checkpoints.save(name, manifest, self.pipeline.snapshot())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last committed tick drained the input."""
+        return self.pipeline.positions.finished
+
+    # ---- parts of a step
+
+    def _fill(self) -> None:
+        """Top up the buffers; on a live topic the catalogue is read to its end before the first event."""
+        partitions = list(self._buffers)
+        if self._catalogue_first and not self._events_begun():
+            items = [p for p in partitions if p[0] != Topic.EVENTS]
+            if any([self._fill_one(p) for p in items]):
+                return
+        for partition in partitions:
+            self._fill_one(partition)
+
+    def _fill_one(self, partition: TopicPartition) -> bool:
+        buffer = self._buffers[partition]
+        wanted = self._max_records - len(buffer)
+        if wanted > 0:
+            buffer.extend(self._ports.source.poll(partition, wanted))
+        return bool(buffer)
+
+    def _events_begun(self) -> bool:
+        high = self.pipeline.positions.high_by_name
+        return any(f"{t}/{p}" in high for t, p in self._buffers if t == Topic.EVENTS)
+
+    def _facts(self, records: Sequence[Record], drain: bool, cut_at_ms: int | None) -> Tick:
+        positions, source = self.pipeline.positions, self._ports.source
+        self._durable += self._ports.weights.durable()
+        own_time = max([positions.record_time_ms(), *(r.timestamp_ms for r in records)])
+        wild = tuple(
+            (r.partition, r.offset)
+            for r in records
+            if r.topic == Topic.EVENTS and source.in_future((r.topic, r.partition), r.offset)
+        )
+        first = {p: positions.next_of(p) for p in self._buffers}
+        return Tick(
+            number=positions.number + 1,
+            ranges=ranges_of(records, first),
+            cut_at_ms=own_time if cut_at_ms is None else cut_at_ms,
+            in_future=wild,
+            drain=drain,
+            weights_durable=tuple(self._durable),
+        )
+
+    def _due(self, facts: Tick) -> bool:
+        return bool(facts.weights_durable) or self.pipeline.due(facts.cut_at_ms)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        taken: dict[TopicPartition, int] = {}
+        for r in records:
+            taken[r.topic, r.partition] = taken.get((r.topic, r.partition), 0) + 1
+        for partition, n in taken.items():
+            del self._buffers[partition][:n]
+        self._durable = []
+
+    def _commit(self, kind: str, body: dict[str, Any], effects: Effects) -> None:
+        positions = self.pipeline.positions
+        who = {
+            "settings": self._identity.settings_digest,
+            "build": self._identity.build_digest,
+            "learner": self._identity.learner,
+        }
+        raw = encode(positions.number + 1, positions.chain, kind, {**who, **body})
+        offset = self._ports.publisher.commit(effects.outputs, raw)
+        self._step_over(raw, offset)
+
+    def _step_over(self, raw: bytes, offset: int) -> None:
+        positions = self.pipeline.positions
+        positions.number += 1
+        positions.chain = chain_of(raw)
+        positions.ledger_offset = offset
+

@@ -1,0 +1,78 @@
+"""Where the fold stands: tick number, chain, and per partition the next offset and the running maximum of record time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain as concatenate
+
+from stream_rec.component import Component
+from stream_rec.events import INPUT_RANK, Record
+from stream_rec.stream.ledger import GENESIS_CHAIN
+from stream_rec.stream.tick import Tick
+
+TopicPartition = tuple[str, int]
+
+
+class Positions(Component):
+    """The reading position of the fold; what a checkpoint is named after."""
+
+    scalars = ("number", "chain", "ledger_offset", "next_by_name", "high_by_name", "finished")
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.chain = GENESIS_CHAIN
+        self.ledger_offset = -1
+        self.next_by_name: dict[str, int] = {}
+        self.high_by_name: dict[str, int] = {}
+        self.finished = False
+
+    def next_of(self, partition: TopicPartition) -> int:
+        """Offset of the first record not yet folded."""
+        return self.next_by_name.get(_name(partition), 0)
+
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Take the offsets a genesis entry starts from."""
+        self.next_by_name = {_name(p): o for p, o in sorted(offsets.items())}
+
+    def record_time_ms(self) -> int:
+        """The largest record time folded so far; 0 before any."""
+        return max(self.high_by_name.values(), default=0)
+
+    def order(self, buffers: Mapping[TopicPartition, Sequence[Record]]) -> list[Record]:
+        """Merge partitions on (running maximum of record time, topic rank, partition, offset).
+
+        Any prefix of the result takes a prefix of each partition, because the first key never falls inside one.
+        """
+        filled = {p: rs for p, rs in buffers.items() if rs}
+        if len(filled) == 1:
+            return list(*filled.values())
+        keyed = list(concatenate.from_iterable(self._keyed(p, rs) for p, rs in filled.items()))
+        keyed.sort(key=_sort_key)
+        return [k[4] for k in keyed]
+
+    def advance(self, tick: Tick, records: Iterable[Record]) -> None:
+        """Step over a tick's records."""
+        for r in tick.ranges:
+            self.next_by_name[f"{r.topic}/{r.partition}"] = r.next
+        for record in records:
+            name = f"{record.topic}/{record.partition}"
+            if record.timestamp_ms > self.high_by_name.get(name, 0):
+                self.high_by_name[name] = record.timestamp_ms
+        self.finished = tick.drain
+
+    def _keyed(self, partition: TopicPartition, records: Sequence[Record]) -> list[tuple[int, int, int, int, Record]]:
+        topic, number = partition
+        high, rank = self.high_by_name.get(_name(partition), 0), INPUT_RANK[topic]
+        keyed = []
+        for record in records:
+            high = max(high, record.timestamp_ms)
+            keyed.append((high, rank, number, record.offset, record))
+        return keyed
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition[0]}/{partition[1]}"
+
+
+def _sort_key(keyed: tuple[int, int, int, int, Record]) -> tuple[int, int, int, int]:
+    return keyed[:4]
