@@ -1,0 +1,333 @@
+"""The sections of the settings: one class a section, one field a setting, each with its bounds and its trade.
+
+A setting is *semantic* when it can change a slate, a version or a count of the same input, and *operational* when it
+cannot. A change of a semantic setting enters the ledger; an operational one may differ at every start.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+SECOND_MS = 1_000
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+MAX_ROWS = 2**31 - 1
+"""Rows are numbered by int32 columns."""
+
+
+def _split(value: object) -> object:
+    """Take a list from text: words between commas."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def _plain_name(name: str) -> str:
+    """Refuse a name that cannot be part of a topic, an id and a folder."""
+    if not all(c.isascii() and (c.isalnum() or c in "._-") for c in name) or not name.strip("."):
+        raise ValueError("use letters, digits, '.', '_' and '-' only")
+    return name
+
+
+def _no_path(value: object) -> object:
+    """Take empty text for "not set"."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _unique(words: tuple[str, ...]) -> tuple[str, ...]:
+    """One order and no repeats, so that equal sets are equal settings."""
+    return tuple(sorted(set(words)))
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_name)]
+PathSetting = Annotated[Path | None, BeforeValidator(_no_path)]
+Positive = Literal["click", "view_item", "add_to_cart", "add_to_wishlist", "share", "review", "purchase"]
+Positives = Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(_split), AfterValidator(_unique)]
+
+
+def semantic(default: Any, description: str, **bounds: Any) -> Any:
+    """A setting that can change what the same input leads to."""
+    return Field(default, description=description, json_schema_extra={"effect": "semantic"}, **bounds)
+
+
+def operational(default: Any, description: str, *, shown: str | None = None, **bounds: Any) -> Any:
+    """A setting that changes speed, place or appearance only; `shown` stands for a default that a table cannot show."""
+    extra: dict[str, Any] = {"effect": "operational"} | ({"shown": shown} if shown else {})
+    if callable(default):
+        return Field(default_factory=default, description=description, json_schema_extra=extra, **bounds)
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+def _host_name() -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())[:100] or "-"
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Pipeline(Section):
+    """Which pipeline this is."""
+
+    name: Name = operational("stream-rec", "Name of the pipeline: its transactional id and its default run folder.")
+
+
+class Worker(Section):
+    """Who runs it."""
+
+    instance: Name = operational(
+        _host_name,
+        "Name of this worker; a worker of the same name takes over from a dead one at once.",
+        shown="host name",
+    )
+
+
+class Run(Section):
+    """Where a run lives and where its randomness starts."""
+
+    dir: PathSetting = operational(None, "The run folder; `--out` sets it.", shown="./runs/PIPELINE")
+    seed: int = semantic(0, "Seed of every draw: samples, first weights, decision ids.", ge=0, lt=2**63)
+
+
+class Tick(Section):
+    """How input is cut into ticks."""
+
+    max_records: int = semantic(
+        1024, "Records a tick closes at. More: fewer transactions; fewer: fresher slates.", ge=1, le=65_536
+    )
+    max_wait_ms: int = operational(
+        100, "Wait in ms after which a tick closes; a backfill closes by records alone.", ge=1, le=MINUTE_MS
+    )
+    ahead_records: int = operational(
+        5_000, "Records one partition may run ahead of the others before it is paused.", ge=1, le=1_000_000
+    )
+    ahead_ms: int = operational(
+        MINUTE_MS, "The same in ms of record time. More: steadier reading, more memory.", ge=SECOND_MS, le=DAY_MS
+    )
+
+
+class Watermark(Section):
+    """How event time advances."""
+
+    bound_ms: int = semantic(
+        MINUTE_MS, "Out-of-orderness bound: how far in ms the watermark trails the newest event.", ge=0, le=DAY_MS
+    )
+    lateness_ms: int = semantic(
+        10 * MINUTE_MS, "Allowed lateness in ms below the watermark; older events are `late`.", ge=0, le=30 * DAY_MS
+    )
+    idle_ms: int = operational(
+        MINUTE_MS, "Silence in ms after which a partition no longer holds the watermark back.", ge=SECOND_MS, le=DAY_MS
+    )
+    in_future_ms: int = semantic(
+        5 * MINUTE_MS, "How far in ms an event may be ahead of the worker's clock.", ge=SECOND_MS, le=DAY_MS
+    )
+    max_partitions: int = semantic(1024, "Events partitions that can be followed.", ge=1, le=65_536)
+
+
+class Dedupe(Section):
+    """Which events count as seen before."""
+
+    capacity: int = semantic(
+        2_000_000, "Event ids remembered (8 bytes each and their index); a repeat later than that counts again.",
+        ge=1, le=MAX_ROWS,
+    )  # fmt: skip
+
+
+class Users(Section):
+    """The user table."""
+
+    capacity: int = semantic(
+        1_000_000, "Users remembered; when full, the 1 % not seen for longest are forgotten.", ge=100, le=MAX_ROWS
+    )
+
+
+class Histories(Section):
+    """What users did."""
+
+    capacity: int = semantic(
+        4_000_000, "Positive events remembered over all users (about 40 bytes each).", ge=1, le=MAX_ROWS
+    )
+
+
+class Visits(Section):
+    """What a visit is when an event has neither session nor order."""
+
+    gap_ms: int = semantic(30 * MINUTE_MS, "Pause in ms of event time that ends a visit.", ge=SECOND_MS, le=7 * DAY_MS)
+    max_open: int = semantic(
+        50_000, "Visits waiting to be scored; beyond it the oldest are closed early.", ge=1, le=10_000_000
+    )
+
+
+class Items(Section):
+    """The item table."""
+
+    capacity: int = semantic(
+        200_000,
+        "Items remembered; when full, delisted ones go first, then the least recently used.",
+        ge=100,
+        le=MAX_ROWS,
+    )
+
+
+class Attribution(Section):
+    """How long feedback counts for what was shown."""
+
+    click_window_ms: int = semantic(
+        30 * MINUTE_MS,
+        "Wait in ms for a click. Longer: more clicks joined, later training.",
+        ge=SECOND_MS,
+        le=30 * DAY_MS,
+    )
+    cart_window_ms: int = semantic(6 * HOUR_MS, "Wait in ms for an add to cart.", ge=SECOND_MS, le=30 * DAY_MS)
+    purchase_window_ms: int = semantic(7 * DAY_MS, "Wait in ms for a purchase.", ge=SECOND_MS, le=90 * DAY_MS)
+    max_decisions: int = semantic(
+        200_000, "Slates that may wait for their impression; the rest end as `unshown`.", ge=1, le=10_000_000
+    )
+    max_exposures: int = semantic(
+        200_000, "Impressions that may wait for feedback; evicted ones are counted and excluded.", ge=1, le=10_000_000
+    )
+
+
+class Window(Section):
+    """The sliding window of examples."""
+
+    length_ms: int = semantic(
+        30 * DAY_MS, "Event time in ms that the window reaches back.", ge=MINUTE_MS, le=3_650 * DAY_MS
+    )
+    capacity: int = semantic(200_000, "Examples the window holds; the newest stay.", ge=1, le=MAX_ROWS)
+
+
+class Reservoir(Section):
+    """A uniform sample of everything, against forgetting."""
+
+    capacity: int = semantic(10_000, "Examples in the reservoir.", ge=1, le=10_000_000)
+
+
+class Events(Section):
+    """What input looks like."""
+
+    format: Literal["stream_rec", "ga4", "segment", "snowplow", "ubi"] = semantic(
+        "stream_rec", "The shop's event format; every one but `stream_rec` goes through its adapter."
+    )
+
+
+class Quality(Section):
+    """Which records are refused."""
+
+    max_record_bytes: int = semantic(
+        1_048_576, "Bytes a record may have; a larger one is a dead letter.", ge=256, le=64 * 1_048_576
+    )
+    dead_letter_share: float = semantic(
+        0.5, "Share of a topic's last 1,000 records that may die; above it the run stops with exit 3 (1: never).",
+        gt=0, le=1,
+    )  # fmt: skip
+    look_ahead_records: int = operational(
+        1_000, "Records a file source looks ahead to tell a wild time from the truth.", ge=20, le=100_000
+    )
+    look_ahead_ms: int = operational(
+        DAY_MS, "How far in ms above their median a record is `in_future`.", ge=MINUTE_MS, le=365 * DAY_MS
+    )
+
+
+class Learn(Section):
+    """How the ranker learns."""
+
+    positives: Positives = semantic(
+        ("add_to_cart", "click", "purchase", "review", "view_item"),
+        "Event types that say a user liked an item; words between commas.",
+    )
+    min_rating: float = semantic(4.0, "Rating from which a review is positive.", ge=0, le=100)
+    sample_one_in: int = semantic(
+        4, "One visit in so many is scored for the metrics. 1: all, exact and slower.", ge=1, le=10_000
+    )
+    light_cut_examples: int = semantic(
+        10_000, "Examples between two challengers. Fewer: fresher and noisier versions.", ge=100, le=100_000_000
+    )
+    micro_batch: int = semantic(64, "Examples of one training step.", ge=1, le=65_536)
+    steps_per_tick: int = semantic(
+        16, "Training steps a tick may take. Fewer: steadier latency, a longer queue.", ge=0, le=10_000
+    )
+    max_queued_examples: int = semantic(
+        20_000, "Examples waiting for training; beyond it the oldest are dropped and counted.", ge=1, le=10_000_000
+    )
+    learning_rate: float = semantic(0.03, "Step size of the ranker's weights.", gt=0, le=10)
+    half_life_ms: int = semantic(
+        14 * DAY_MS, "Event time in ms after which decayed popularity halves.", ge=MINUTE_MS, le=3_650 * DAY_MS
+    )
+    popular_ms: int = semantic(
+        7 * DAY_MS, "Event time in ms that recent popularity counts.", ge=HOUR_MS, le=365 * DAY_MS
+    )
+    exact_items: int = semantic(
+        5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
+    )
+    neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
+    full_catalogue_items: int = semantic(
+        20_000, "Items to which every item is scored; above it a capped set of candidates.", ge=1, le=1_000_000
+    )
+
+
+class Slate(Section):
+    """What is published."""
+
+    n_slots: int = semantic(20, "Items on a slate.", ge=1, le=60)
+    refresh_users_per_tick: int = semantic(
+        256, "Known users whose slates are made anew each tick, in turn. More: fresher, slower.", ge=0, le=100_000
+    )
+    valid_ms: int = semantic(
+        7 * DAY_MS, "Event time in ms after which a shop serves `*` instead.", ge=MINUTE_MS, le=90 * DAY_MS
+    )
+    star_every_ms: int = semantic(
+        HOUR_MS, "Event time in ms between two slates for users never seen.", ge=SECOND_MS, le=DAY_MS
+    )
+
+
+class Explore(Section):
+    """How slots are filled."""
+
+    policy: Literal["greedy"] = semantic(
+        "greedy", "The policy; `greedy` shows the best and marks each slot deterministic."
+    )
+
+
+class Gate(Section):
+    """What a challenger must show."""
+
+    margin: float = semantic(0.02, "Relative loss of recall below which a challenger is not called worse.", ge=0, le=1)
+    resamples: int = semantic(200, "Bootstrap resamples of the reported interval.", ge=10, le=10_000)
+
+
+class Model(Section):
+    """Which model is learned."""
+
+    encoder: Literal["none"] = semantic("none", "The text encoder; `none` ranks on statistics alone.")
+
+
+class Privacy(Section):
+    """The key behind every pseudonym."""
+
+    key: SecretStr | None = semantic(
+        None, "Key of the pseudonyms and of sealed dead letters. Set it in the environment or use `privacy.key_file`."
+    )
+    key_file: PathSetting = operational(None, "File that holds the key.")
+
+
+class Checkpoint(Section):
+    """How often the state is saved."""
+
+    every_ms: int = operational(
+        30_000, "Processing time in ms between two checkpoints. More: less disk, longer recovery.", ge=100, le=DAY_MS
+    )
+    keep: int = operational(3, "Newest checkpoints kept, beside the hourly and daily ones.", ge=1, le=1_000)
+
+
+class Report(Section):
+    """What a run says about itself."""
+
+    interval_ms: int = semantic(
+        6 * HOUR_MS, "Event time in ms that one line of `metrics.jsonl` covers.", ge=SECOND_MS, le=365 * DAY_MS
+    )
