@@ -1,0 +1,255 @@
+"""(state, tick) in, effects out: the whole of what the product computes. No I/O, no sleep, no clock but the tick's.
+
+    records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut -> slates -> effects
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream_rec.component import Component, Snapshot
+from stream_rec.effects import Effects
+from stream_rec.events import MISSING, Output, Record, Topic
+from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
+from stream_rec.learn.learner import Learner
+from stream_rec.slates import SlateStage
+from stream_rec.stream.accounting import OUTCOMES
+from stream_rec.stream.intake import SESSION, Intake, Taken
+from stream_rec.stream.positions import Positions
+from stream_rec.stream.tick import Tick
+from stream_rec.stream.users import Users
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Report(Component):
+    """What the next metrics line still has to say: counts since the last one."""
+
+    scalars = ("counts", "last_at_ms", "frozen")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.last_at_ms = MISSING
+        self.frozen = False
+        """Promotion is stopped by a control record until `unfreeze`."""
+
+
+class Pipeline:
+    """One deterministic fold.
+
+    Args:
+        intake: folds records into facts.
+        learner: learns and scores.
+        slates: decides what is published.
+        n_slots: width of a slate.
+        report_every_ms: event time between two metrics lines.
+        train_steps: micro-batches a tick at most.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        learner: Learner,
+        slates: SlateStage,
+        *,
+        n_slots: int = 20,
+        report_every_ms: int = 3_600_000,
+        train_steps: int = 8,
+    ) -> None:
+        self._intake, self.learner, self._slates = intake, learner, slates
+        self._n_slots, self._report_every_ms, self._train_steps = n_slots, report_every_ms, train_steps
+        self.facts = intake.facts
+        self.positions = Positions()
+        self._report = Report()
+
+    # ---- state
+
+    def components(self) -> dict[str, Component]:
+        """The component table: all state there is, by name."""
+        facts = self.facts
+        return {
+            "positions": self.positions,
+            "accounting": facts.accounting,
+            "dedupe": facts.dedupe,
+            "watermarks": facts.watermarks,
+            "users": facts.users,
+            "histories": facts.histories,
+            "items": facts.items,
+            "joiner": facts.joiner,
+            "window": facts.window,
+            "reservoir": facts.reservoir,
+            "refresh": self._slates.refresh,
+            "report": self._report,
+            **self.learner.components(),
+        }
+
+    def snapshot(self) -> dict[str, Snapshot]:
+        """A copy of the whole state."""
+        return {name: component.snapshot() for name, component in self.components().items()}
+
+    def restore(self, snapshots: Mapping[str, Snapshot]) -> None:
+        """Take a whole state into this freshly built pipeline."""
+        for name, component in self.components().items():
+            component.restore(snapshots[name])
+
+    def pending_weights(self) -> dict[str, dict[str, Array]]:
+        """Candidates whose weights must still become durable."""
+        return self.learner.pending_weights()
+
+    def due(self, now_ms: int) -> bool:
+        """Whether an empty tick has something to do."""
+        return self.positions.number >= 0 and (self.learner.backlog() > 0 or self._slates.due(now_ms))
+
+    # ---- the fold
+
+    def fold(self, tick: Tick, records: Sequence[Record]) -> Effects:
+        """Fold one tick.
+
+        Raises:
+            InputRefused: an input topic is mostly unusable; the state must be dropped.
+        """
+        servable_before = self.facts.items.servable()
+        taken = self._intake.read(tick, records)
+        batch = self._batch(tick, taken)
+        learner = self.learner
+        if taken.evicted_items:
+            learner.forget_items(taken.evicted_items)
+        learner.test(batch, self.facts.histories, born=self.facts.items.born, servable=servable_before)
+        learner.absorb(batch, self.facts.histories)
+        learner.mature(batch.watermark_ms)
+        learner.train(self._train_steps)
+        outputs = [*taken.dead_letters, *self._controls(tick, taken)]
+        notices = self._promote(tick)
+        weights = {} if self._report.frozen else self._cut()
+        touched = self._touched(taken)
+        outputs += notices
+        outputs += self._slates.publish(
+            tick, touched, taken.unservable, promoted=bool(notices), watermark_ms=batch.watermark_ms
+        )
+        counts = self._counts(taken)
+        outputs += self._metrics(tick, counts, batch.watermark_ms)
+        self.positions.advance(tick, records)
+        return Effects(outputs=outputs, weights=weights, counts=counts)
+
+    def _batch(self, tick: Tick, taken: Taken) -> TickBatch:
+        lines, users = taken.lines, self.facts.users
+        at = np.flatnonzero(lines.positive)
+        opened = np.flatnonzero(lines.opens)
+        served = np.full((len(opened), self._n_slots), MISSING, np.int32)
+        for row, slate in zip(served, taken.served, strict=True):
+            if slate is not None:
+                row[: len(slate)] = slate
+        positives = Positives(
+            user=lines.user[at],
+            user_key=_stable_key(users, lines.user[at]),
+            stand_in=lines.stand_in[at],
+            item=lines.item[at],
+            at_ms=lines.at_ms[at],
+            kind=lines.kind[at],
+            serial=lines.serial[at],
+            before=lines.before[at],
+            visit=lines.visit[at],
+            visit_before=lines.visit_before[at],
+            source=taken.source[at],
+            position=taken.position[at],
+            event=np.array([lines.source[i].event for i in at.tolist()], np.int64),
+        )
+        visits = Visits(
+            visit=lines.visit[opened],
+            user=lines.user[opened],
+            user_key=_stable_key(users, lines.user[opened]),
+            stand_in=lines.stand_in[opened],
+            start_at_ms=lines.at_ms[opened],
+            before=lines.before[opened],
+            served=served,
+        )
+        item, user, at_ms, visit, pointer = np.array(taken.retracted, np.int64).reshape(-1, 5).T
+        retractions = Retractions(
+            user=user.astype(np.int32), item=item.astype(np.int32), at_ms=at_ms, visit=visit, pointer=pointer
+        )
+        return TickBatch(
+            number=tick.number,
+            watermark_ms=self.facts.watermarks.global_ms,
+            cut_at_ms=tick.cut_at_ms,
+            positives=positives,
+            visits=visits,
+            retractions=retractions,
+            lagging=tick.lagging,
+        )
+
+    def _touched(self, taken: Taken) -> Array:
+        """Users of the tick that have a slate of their own, each once, in order of first sight."""
+        lines = taken.lines
+        own = lines.user[(lines.user != MISSING) & (lines.stand_in <= SESSION)]
+        _, first = np.unique(own, return_index=True)
+        return own[np.sort(first)]
+
+    # ---- versions
+
+    def _promote(self, tick: Tick) -> list[Output]:
+        """Candidates whose weights this tick reports durable become champion, in order."""
+        out = []
+        for version in tick.weights_durable:
+            notice = self.learner.promote(version)
+            if notice is not None:
+                body = {**notice, "tick": tick.number, "event_at": tick.cut_at_ms, "weights": f"weights/{version}.safetensors"}
+                out.append(Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body)))
+        return out
+
+    def _cut(self) -> dict[str, dict[str, Array]]:
+        if not self.learner.cut_due():
+            return {}
+        candidate = self.learner.cut()
+        return {} if candidate is None else {candidate.version: candidate.tensors}
+
+    def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
+        """Obey `freeze` and `unfreeze`; refuse what this build cannot do, in a notice that says so."""
+        out = []
+        for word, _ in taken.controls:
+            if word in ("freeze", "unfreeze"):
+                self._report.frozen = word == "freeze"
+            done = word in ("freeze", "unfreeze")
+            body = {"command": word, "status": "done" if done else "refused", "tick": tick.number, "event_at": tick.cut_at_ms}
+            out.append(Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body)))
+        return out
+
+    # ---- metrics
+
+    def _counts(self, taken: Taken) -> dict[str, int]:
+        counts = dict.fromkeys(("consumed", *OUTCOMES), 0)
+        for (outcome, _), n in taken.verdicts.items():
+            counts["consumed"] += n
+            counts[outcome] += n
+        return counts
+
+    def _metrics(self, tick: Tick, counts: Mapping[str, int], watermark_ms: int) -> list[Output]:
+        report = self._report
+        for name, n in counts.items():
+            report.counts[name] = report.counts.get(name, 0) + n
+        if report.last_at_ms == MISSING:
+            report.last_at_ms = tick.cut_at_ms
+        if not tick.drain and tick.cut_at_ms - report.last_at_ms < self._report_every_ms:
+            return []
+        line = {
+            "tick": tick.number,
+            "event_at": tick.cut_at_ms,
+            "watermark": watermark_ms,
+            "version": self.learner.champion,
+            **report.counts,
+            **self.facts.joiner.take_interval(),
+            "metrics": self.learner.metrics_interval(),
+        }
+        report.counts, report.last_at_ms = {}, tick.cut_at_ms
+        return [Output(Topic.METRICS, b"", msgspec.json.encode(line))]
+
+
+def _stable_key(users: Users, rows: Array) -> Array:
+    """63 bits of each user's key, int64; 0 without a user."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    head = np.ascontiguousarray(users.key[rows, :8]).view("<i8")[:, 0] & np.int64(2**63 - 1)
+    return np.where(rows == MISSING, 0, head).astype(np.int64)

@@ -1,0 +1,213 @@
+"""Which slates a tick publishes, and the records that say them. Scores come in; this module decides for whom and when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from stream_rec.component import Component
+from stream_rec.events import MISSING, Output, Topic
+from stream_rec.stream.attribution import Joiner
+from stream_rec.stream.items import ItemTable
+from stream_rec.stream.tick import Tick
+from stream_rec.stream.users import Users
+
+EVERYBODY = "*"
+POLICY_VERSION = 1
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Slots(Protocol):
+    """Ranked slots for B slate keys."""
+
+    @property
+    def items(self) -> Array:
+        """Item rows int32 [B, K], best first, padded with MISSING."""
+        ...
+
+    @property
+    def scores(self) -> Array:
+        """float32 [B, K]."""
+        ...
+
+    @property
+    def reasons(self) -> Sequence[Sequence[Sequence[str]]]:
+        """Words for each slot, [B][K]."""
+        ...
+
+
+class Ranking(Protocol):
+    """Scores users with the champion; pure."""
+
+    @property
+    def champion(self) -> str:
+        """Version that serves."""
+        ...
+
+    def rank(self, users: Array, pointers: Array, *, now_ms: int, servable: Array) -> Slots:
+        """Slots for user rows int32 [B] with history pointers int64 [B]; `servable` bool over item rows."""
+        ...
+
+    def star(self, *, now_ms: int, servable: Array) -> Slots:
+        """Slots of the slate for users never seen, B = 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlateRules:
+    """Settings of the slates; times in ms of the tick's clock."""
+
+    seed: int = 0
+    key_id: str = ""
+    n_slots: int = 20
+    refresh_users: int = 256
+    valid_ms: int = 7 * 86_400_000
+    star_every_ms: int = 3_600_000
+    policy: str = "greedy"
+
+
+class Refresh(Component):
+    """What is still to be refreshed: users whose slate shows a lost item, and when `*` was last made."""
+
+    columns = ("queue",)
+    scalars = ("n_queued", "star_at_ms")
+    fixed = ("capacity",)
+
+    def __init__(self, capacity: int = 200_000) -> None:
+        self.capacity = capacity
+        self.queue = np.zeros(capacity, np.int32)
+        self.n_queued = 0
+        self.star_at_ms = MISSING
+
+    def used(self) -> int:
+        """Rows of the queue in use."""
+        return self.n_queued
+
+    def add(self, users: Array) -> None:
+        """Queue user rows; beyond the capacity they wait for their round-robin turn instead."""
+        fresh = users[~np.isin(users, self.queue[: self.n_queued])][: self.capacity - self.n_queued]
+        self.queue[self.n_queued : self.n_queued + len(fresh)] = fresh
+        self.n_queued += len(fresh)
+
+    def take(self, n: int) -> Array:
+        """The `n` users queued first."""
+        taken = self.queue[: min(n, self.n_queued)].copy()
+        left = self.n_queued - len(taken)
+        self.queue[:left] = self.queue[len(taken) : self.n_queued]
+        self.queue[left : self.n_queued] = 0
+        self.n_queued = left
+        return taken
+
+
+class SlateStage:
+    """Publishes one slate a user and tick: touched users, then users with a lost item, then round-robin, then `*`."""
+
+    def __init__(self, users: Users, items: ItemTable, joiner: Joiner, ranking: Ranking, rules: SlateRules) -> None:
+        self._users, self._items, self._joiner, self._ranking = users, items, joiner, ranking
+        self._rules = rules
+        self.refresh = Refresh()
+
+    def publish(
+        self, tick: Tick, touched: Array, unservable: Sequence[int], *, promoted: bool, watermark_ms: int
+    ) -> list[Output]:
+        """Slates of one tick, in the order they are decided.
+
+        Args:
+            tick: gives number and time.
+            touched: user rows int32 seen in this tick, each once.
+            unservable: item rows that were lost in this tick.
+            promoted: a new champion took over in this tick.
+            watermark_ms: named in every slate.
+        """
+        servable = self._items.servable()
+        if not servable.any():
+            return []
+        if unservable:
+            self.refresh.add(self._joiner.holding(np.array(unservable, np.int32)))
+        frame = self._frame(tick, servable, watermark_ms)
+        out = []
+        if promoted or self.refresh.star_at_ms == MISSING or self._star_due(tick.cut_at_ms):
+            self.refresh.star_at_ms = tick.cut_at_ms
+            slots = self._ranking.star(now_ms=tick.cut_at_ms, servable=servable)
+            out += self._encode(frame, [MISSING], slots, "everybody")
+        for cause, rows in self._rows(touched):
+            if len(rows):
+                pointers = self._users.last_row[rows]
+                slots = self._ranking.rank(rows, pointers, now_ms=tick.cut_at_ms, servable=servable)
+                out += self._encode(frame, rows.tolist(), slots, cause)
+        return out
+
+    def due(self, now_ms: int) -> bool:
+        """Whether a tick without records would publish something that is owed."""
+        return self.refresh.n_queued > 0 or (self.refresh.star_at_ms != MISSING and self._star_due(now_ms))
+
+    def _star_due(self, now_ms: int) -> bool:
+        return now_ms - self.refresh.star_at_ms >= self._rules.star_every_ms
+
+    def _rows(self, touched: Array) -> Iterable[tuple[str, Array]]:
+        quota = self._rules.refresh_users
+        lost = _new(self.refresh.take(quota), touched)
+        lost = lost[self._users.born[lost] != 0]
+        turn = _new(self._users.next_known(quota - len(lost)), np.concatenate([touched, lost]))
+        return ("touched", touched), ("item_lost", lost), ("refresh", turn)
+
+    # ---- records
+
+    def _frame(self, tick: Tick, servable: Array, watermark_ms: int) -> dict[str, Any]:
+        """What all slates of a tick say alike."""
+        rules = self._rules
+        return {
+            "event_at": tick.cut_at_ms,
+            "valid_until": tick.cut_at_ms + rules.valid_ms,
+            "watermark": watermark_ms,
+            "key_id": rules.key_id,
+            "model_version": self._ranking.champion,
+            "statistics_tick": tick.number,
+            "policy": rules.policy,
+            "policy_version": POLICY_VERSION,
+            "candidates": {
+                "n": int(servable.sum()),
+                "sources": ["catalogue"],
+                "digest": hashlib.sha256(np.packbits(servable).tobytes()).hexdigest()[:16],
+            },
+            "budget": None,
+        }
+
+    def _encode(self, frame: dict[str, Any], rows: Sequence[int], slots: Slots, cause: str) -> list[Output]:
+        ids, encode = self._items.ids, msgspec.json.encode
+        out = []
+        items, scores = slots.items.tolist(), slots.scores.astype(np.float64).round(6).tolist()
+        for b, row in enumerate(rows):
+            key = EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex()
+            decision = self._decision(frame["statistics_tick"], key, cause)
+            shown = [
+                {
+                    "item_id": ids[item],
+                    "position": k,
+                    "score": scores[b][k],
+                    "utility": None,
+                    "deterministic": True,
+                    "explored": False,
+                    "reasons": slots.reasons[b][k],
+                }
+                for k, item in enumerate(items[b])
+                if item != MISSING
+            ]
+            slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
+            out.append(Output(Topic.SLATES, key.encode(), encode(slate)))
+            born = MISSING if row == MISSING else int(self._users.born[row])
+            self._joiner.publish(row, born, decision, at_ms=frame["event_at"], items=slots.items[b][: len(shown)])
+        return out
+
+    def _decision(self, tick: int, key: str, cause: str) -> str:
+        """Decision id, a function of (run seed, tick, slate key, cause) alone."""
+        return hashlib.blake2b(f"{self._rules.seed}|{tick}|{key}|{cause}".encode(), digest_size=12).hexdigest()
+
+
+def _new(rows: Array, seen: Array) -> Array:
+    return rows[~np.isin(rows, seen)]

@@ -1,0 +1,344 @@
+"""One tick's records folded into the facts: verdicts, users, visits, histories, joins, window. Knows no model.
+
+Every record ends with one verdict (law 4). Accepted lines then go through column by column; each keeps the history
+pointer from before it, so that every example sees exactly what had happened before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stream_rec.events import MISSING, Item, Kind, Line, Output, Record
+from stream_rec.stream.accounting import Accounting
+from stream_rec.stream.attribution import Joiner
+from stream_rec.stream.dedupe import Dedupe
+from stream_rec.stream.front import Front, FrontBatch
+from stream_rec.stream.histories import Histories
+from stream_rec.stream.items import ItemTable
+from stream_rec.stream.sampling import Reservoir
+from stream_rec.stream.tick import Tick
+from stream_rec.stream.users import Users
+from stream_rec.stream.watermark import Watermarks
+from stream_rec.stream.window import SlidingWindow
+
+IN_FUTURE_MS = 5 * 60_000
+JOINED_KINDS = (Kind.CLICK, Kind.ADD_TO_CART, Kind.PURCHASE)
+ORGANIC, SLATE = 0, 1
+SESSION = 1
+"""Stand-ins up to this one have a slate of their own."""
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Verdict = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the intake folds into. Window and reservoir belong to the learned half; the rest is never rolled back."""
+
+    accounting: Accounting
+    dedupe: Dedupe
+    watermarks: Watermarks
+    users: Users
+    histories: Histories
+    items: ItemTable
+    joiner: Joiner
+    window: SlidingWindow
+    reservoir: Reservoir
+
+
+@dataclass(slots=True)
+class Lines:
+    """Columns over a tick's accepted lines, [n] each, in processing order."""
+
+    source: Sequence[Line]
+    kind: Array
+    at_ms: Array
+    stand_in: Array
+    user: Array
+    item: Array
+    before: Array
+    """The user's history pointer before the line."""
+    visit: Array
+    visit_before: Array
+    """The user's history pointer before the first event of the line's visit."""
+    opens: Array
+    """bool: the line is the first of its visit."""
+    positive: Array
+    """bool: the line makes a history row and an example."""
+    serial: Array
+    """Its history row; MISSING where not positive or without a user."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one tick brought."""
+
+    lines: Lines
+    source: Array
+    """int8 [n] over lines: 0 organic, 1 slate."""
+    position: Array
+    """int16 [n]: place in the slate that led to the line; MISSING when organic."""
+    served: list[Array | None]
+    """Item rows of the slate in force when each visit of `lines.opens` began."""
+    retracted: list[tuple[int, ...]]
+    """(item row, user row, at_ms of the purchase, its visit, history pointer of the refund) of purchases taken back."""
+    unservable: list[int]
+    """Item rows that were delisted or went out of stock."""
+    evicted_items: list[int]
+    dead_letters: list[Output]
+    verdicts: Counter[Verdict]
+    controls: list[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as a positive: event types, and the rating from which a review does."""
+
+    positive_kinds: frozenset[int] = field(
+        default_factory=lambda: frozenset((Kind.CLICK, Kind.VIEW_ITEM, Kind.ADD_TO_CART, Kind.PURCHASE, Kind.REVIEW))
+    )
+    min_rating: float = 4.0
+
+
+class Intake:
+    """Folds ticks of records into `Facts`, through `front` and by `rules`."""
+
+    def __init__(self, front: Front, facts: Facts, rules: Rules) -> None:
+        self._front = front
+        self.facts = facts
+        self._rules = rules
+
+    def read(self, tick: Tick, records: Sequence[Record]) -> Taken:
+        """Fold one tick.
+
+        Raises:
+            InputRefused: an input topic is mostly unusable.
+        """
+        batch = self._front.read(records)
+        unservable = self._catalogue(batch)
+        accepted = self._judge(tick, records, batch)
+        lines = self._locate(accepted)
+        served = self._served(lines)
+        source, position = self._join(lines)
+        self._impressions(lines, batch.verdicts)
+        self._append(lines)
+        self._fill_window(lines, source, position)
+        retracted = self._refunds(lines, batch.verdicts)
+        facts = self.facts
+        facts.watermarks.set_idle(tick.idle)
+        facts.window.evict(facts.watermarks.global_ms)
+        facts.joiner.mature(facts.watermarks.global_ms)
+        facts.users.take_evicted()
+        return Taken(
+            lines=lines,
+            source=source,
+            position=position,
+            served=served,
+            retracted=retracted,
+            unservable=unservable,
+            evicted_items=facts.items.take_evicted(),
+            dead_letters=self._seal(records, batch),
+            verdicts=self._count(records, batch),
+            controls=[(word, arguments) for _, word, arguments in batch.controls],
+        )
+
+    # ---- records
+
+    def _catalogue(self, batch: FrontBatch) -> list[int]:
+        """Item records and item texts carried by events, in order; returns rows that can no longer be shown."""
+        items, serial = self.facts.items, self.facts.histories.next_serial
+        unservable = []
+        for _, entry in sorted([*batch.items, *batch.carried_items], key=_record_index):
+            if isinstance(entry, str):
+                row, lost = items.tombstone(entry), True
+            else:
+                row, lost = items.upsert(entry, serial)
+            if lost and row != MISSING:
+                unservable.append(row)
+        return unservable
+
+    def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> list[Line]:
+        """Put the tick-dependent verdicts on event records and return the lines of those accepted."""
+        verdicts, admit, judge = batch.verdicts, self.facts.dedupe.admit, self.facts.watermarks.judge
+        wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + IN_FUTURE_MS
+        accepted: list[Line] = []
+        record, passed = MISSING, False
+        for line in batch.lines:
+            if line.record != record:
+                record = line.record
+                at_ms, where = line.at_ms, records[record]
+                verdict = None
+                if at_ms > horizon_ms or (wild and (where.partition, where.offset) in wild):
+                    verdict = ("dead_lettered", "in_future")
+                elif not admit(line.event):
+                    verdict = ("duplicate", "event_id")
+                elif judge(where.partition, at_ms):
+                    verdict = ("late", "beyond_allowed_lateness")
+                verdicts[record] = verdict
+                passed = verdict is None
+            if passed:
+                accepted.append(line)
+        return accepted
+
+    def _seal(self, records: Sequence[Record], batch: FrontBatch) -> list[Output]:
+        return [
+            self._front.seal(records[i], verdict[1])
+            for i, verdict in enumerate(batch.verdicts)
+            if verdict and verdict[0] == "dead_lettered"
+        ]
+
+    def _count(self, records: Sequence[Record], batch: FrontBatch) -> Counter[Verdict]:
+        """Count every record once; watch each topic's share of dead ones."""
+        verdicts = batch.verdicts
+        counts = Counter(verdict or ("accepted", "") for verdict in verdicts)
+        repaired = sum(1 for i in batch.repaired if (verdicts[i] or ("accepted",))[0] == "accepted")
+        accounting = self.facts.accounting
+        accounting.count(counts, batch.repairs, repaired)
+        accounting.note("unknown_fields", batch.unknown_fields)
+        died: dict[str, list[bool]] = {}
+        first: dict[str, str] = {}
+        for record, verdict in zip(records, verdicts, strict=True):
+            dead = verdict is not None and verdict[0] == "dead_lettered"
+            died.setdefault(record.topic, []).append(dead)
+            if dead:
+                first.setdefault(record.topic, f"{record.topic}/{record.partition} offset {record.offset}")
+        for topic, flags in sorted(died.items()):
+            accounting.watch(topic, np.array(flags, np.bool_), first.get(topic, ""))
+        return counts
+
+    # ---- lines, column by column
+
+    def _locate(self, accepted: Sequence[Line]) -> Lines:
+        """Users, items, visits and history pointers of the lines."""
+        facts, n = self.facts, len(accepted)
+        columns = list(zip(*accepted, strict=True)) if n else [()] * len(Line._fields)
+        _, kinds, at, keys, stand_ins, sessions, orders, _, item_ids, _, _, _, ratings, *_ = columns
+        kind, at_ms = np.array(kinds, np.int8), np.array(at, np.int64)
+        serial, row = facts.histories.next_serial, facts.items.row
+        item = np.array([row(i, serial) if i else MISSING for i in item_ids], np.int32)
+        user = facts.users.rows(keys, at_ms, stand_ins)
+        positive = self._positive(kind, item, np.array(ratings, np.float64))
+        before = facts.users.link(user, positive & (user != MISSING), serial)
+        earlier = np.where(user == MISSING, MISSING, facts.users.visit_before[user])
+        visits = facts.users.visits(user, [s or o for s, o in zip(sessions, orders, strict=True)], at_ms, before)
+        return Lines(
+            source=accepted,
+            kind=kind,
+            at_ms=at_ms,
+            stand_in=np.array(stand_ins, np.int8),
+            user=user,
+            item=item,
+            before=before,
+            visit=visits.serial,
+            visit_before=_visit_before(visits.serial, visits.opened, before, earlier),
+            opens=visits.opened,
+            positive=positive,
+            serial=np.full(n, MISSING, np.int64),
+        )
+
+    def _positive(self, kind: Array, item: Array, rating: Array) -> Array:
+        wanted = np.isin(kind, list(self._rules.positive_kinds)) & (item != MISSING)
+        wanted &= (kind != Kind.REVIEW) | (rating >= self._rules.min_rating)
+        return wanted & self.facts.items.product[item]
+
+    def _served(self, lines: Lines) -> list[Array | None]:
+        joiner, born = self.facts.joiner, self.facts.users.born
+        served = []
+        for i in np.flatnonzero(lines.opens).tolist():
+            user, at_ms = int(lines.user[i]), int(lines.at_ms[i])
+            own = joiner.in_force(user, int(born[user]), at_ms)
+            served.append(own if own is not None else joiner.in_force(MISSING, MISSING, at_ms))
+        return served
+
+    def _join(self, lines: Lines) -> tuple[Array, Array]:
+        """Which positives a slate led to, and from which place in it."""
+        n = len(lines.kind)
+        source, position = np.zeros(n, np.int8), np.full(n, MISSING, np.int16)
+        feedback = self.facts.joiner.feedback
+        for i in np.flatnonzero(np.isin(lines.kind, JOINED_KINDS) & (lines.user != MISSING)).tolist():
+            line = lines.source[i]
+            join = feedback(line.kind, int(lines.user[i]), int(lines.item[i]), line.decision_id, line.at_ms)
+            if join.status != "none":
+                source[i], position[i] = SLATE, join.position
+        return source, position
+
+    def _impressions(self, lines: Lines, verdicts: list[Verdict | None]) -> None:
+        shown: dict[int, list[int]] = {}
+        for i in np.flatnonzero(lines.kind == Kind.IMPRESSION).tolist():
+            shown.setdefault(lines.source[i].record, []).append(i)
+        for record, at in shown.items():
+            first = lines.source[at[0]]
+            listed = [(int(lines.item[i]), lines.source[i].position) for i in at if lines.item[i] != MISSING]
+            status = self.facts.joiner.impression(first.decision_id, int(lines.user[at[0]]), listed, first.at_ms)
+            verdicts[record] = ("accepted", f"impression_{status}")
+
+    def _append(self, lines: Lines) -> None:
+        kept = np.flatnonzero(lines.positive & (lines.user != MISSING))
+        if len(kept):
+            lines.serial[kept] = self.facts.histories.append_many(
+                lines.item[kept],
+                lines.at_ms[kept],
+                lines.kind[kept],
+                visit=lines.visit[kept],
+                order=np.array([lines.source[i].order for i in kept.tolist()], np.int64),
+                prev=lines.before[kept],
+            )
+
+    def _refunds(self, lines: Lines, verdicts: list[Verdict | None]) -> list[tuple[int, ...]]:
+        """Take purchases back, each looked for in the history before its refund."""
+        facts, taken_back = self.facts, []
+        for i in np.flatnonzero(lines.kind == Kind.REFUND).tolist():
+            line, item, user = lines.source[i], int(lines.item[i]), int(lines.user[i])
+            serial = MISSING
+            if user != MISSING and item != MISSING:
+                serial = facts.histories.retract(int(lines.before[i]), item, line.order)
+            past = facts.histories.row(serial)
+            if past is None:
+                verdicts[line.record] = ("accepted", "refund_unmatched")
+                continue
+            facts.window.retract(past.order, item)
+            facts.reservoir.retract(past.order, item)
+            taken_back.append((item, user, past.at_ms, past.visit, int(lines.before[i])))
+        return taken_back
+
+    def _fill_window(self, lines: Lines, source: Array, position: Array) -> None:
+        """Put the tick's positives into window and reservoir, as columns."""
+        kept = np.flatnonzero(lines.positive)
+        if not len(kept):
+            return
+        facts, user, item = self.facts, lines.user[kept], lines.item[kept]
+        batch = {
+            "user": user.astype(np.int64),
+            "user_born": np.where(user == MISSING, MISSING, facts.users.born[user]),
+            "item": item,
+            "item_born": facts.items.born[item],
+            "at_ms": lines.at_ms[kept],
+            "kind": lines.kind[kept],
+            "source": source[kept],
+            "position": position[kept],
+            "label": np.ones(len(kept), np.int8),
+            "weight": np.ones(len(kept), np.float32),
+            "event": np.array([lines.source[i].event for i in kept.tolist()], np.int64),
+            "order": np.array([lines.source[i].order for i in kept.tolist()], np.int64),
+        }
+        facts.window.add(batch)
+        facts.reservoir.add(batch)
+
+
+def _record_index(entry: tuple[int, Item | str]) -> int:
+    return entry[0]
+
+
+def _visit_before(visit: Array, opens: Array, before: Array, earlier: Array) -> Array:
+    """History pointer before each line's visit: from its opening line in this tick, else the user's from before it."""
+    at = np.flatnonzero(opens)
+    if not len(at):
+        return earlier
+    place = np.searchsorted(visit[at], visit)
+    found = at[np.minimum(place, len(at) - 1)]
+    return np.where(visit[found] == visit, before[found], earlier)
