@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -286,12 +287,15 @@ def privacy_key(settings: Settings) -> bytes:
 
 
 def key_fingerprint(key: bytes) -> str:
-    """16 hex digits that tell keys apart and do not give the key away.
+    """16 hex digits that name a key and do not give it away: the `key_id` of slates and dead letters.
+
+    HKDF-SHA256 (RFC 5869) without salt, first block, for the purpose "fingerprint".
 
     >>> key_fingerprint(b"a") == key_fingerprint(b"b")
     False
     """
-    return hashlib.blake2b(b"stream-rec key fingerprint", key=hashlib.sha256(key).digest(), digest_size=8).hexdigest()
+    extracted = hmac.digest(bytes(32), key, "sha256")
+    return hmac.digest(extracted, b"stream_rec fingerprint\x01", "sha256")[:8].hex()
 
 
 def semantic(settings: Settings) -> dict[str, Any]:
