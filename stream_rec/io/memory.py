@@ -1,0 +1,387 @@
+"""The in-memory twins of every port, over one broker that outlives a crash.
+
+Whatever survives kill -9 is in `MemoryBroker`: input logs, output logs with their transactions, checkpoints, weights.
+The other classes are what a process holds; a test throws them away at a crash and makes new ones over the same broker.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stream_rec.component import SCALARS, Snapshot
+from stream_rec.errors import CheckpointRefused, Fenced, InputGone, JobFailed
+from stream_rec.events import Output, Record, Topic
+from stream_rec.io.faults import Faults, passing_of
+from stream_rec.io.retention import newest_first
+from stream_rec.ports import TopicPartition
+
+Headers = tuple[tuple[str, bytes], ...]
+
+COMMITTED, OPEN, ABORTED = "committed", "open", "aborted"
+
+
+class MemoryBroker:
+    """Topics in memory, with the semantics of Kafka that the worker leans on.
+
+    Offsets of inputs count up from 0 in each partition. Output topics have one partition; a transaction that ends
+    leaves a marker, so their offsets have gaps, as on Kafka.
+
+    Args:
+        partitions: input topic to number of partitions.
+
+    >>> broker = MemoryBroker()
+    >>> broker.append(Topic.EVENTS, 0, b'{"n":1}', timestamp_ms=5), broker.append(Topic.EVENTS, 0, b'{"n":2}')
+    (0, 1)
+    """
+
+    def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
+        counts = {Topic.CONTROL: 1, Topic.ITEMS: 1, Topic.EVENTS: 1} if partitions is None else partitions
+        self.inputs: dict[TopicPartition, list[Record]] = {
+            (topic, number): [] for topic, n in sorted(counts.items()) for number in range(n)
+        }
+        self.ended = False
+        self.checkpoints: dict[str, StoredCheckpoint] = {}
+        self.weights: dict[str, dict[str, np.ndarray]] = {}
+        self._next: dict[TopicPartition, int] = dict.fromkeys(self.inputs, 0)
+        self._logs: dict[str, list[tuple[int, Output | None]]] = {}
+        self._status: dict[int, str] = {}
+        self._claims = 0
+
+    # ---- inputs
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        timestamp_ms: int = 0,
+        headers: Headers = (),
+    ) -> int:
+        """Add one input record; returns its offset."""
+        at = topic, partition
+        offset = self._next[at]
+        self.inputs[at].append(Record(topic, partition, offset, timestamp_ms, key, value, headers))
+        self._next[at] = offset + 1
+        return offset
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Add input records in order; each gets the next offset of its partition, whatever it carried."""
+        for record in records:
+            at = record.topic, record.partition
+            offset = self._next[at]
+            self.inputs[at].append(record if record.offset == offset else record._replace(offset=offset))
+            self._next[at] = offset + 1
+
+    def end(self) -> None:
+        """Say that no more input will come."""
+        self.ended = True
+
+    def drop_before(self, partition: TopicPartition, offset: int) -> None:
+        """Retention: forget the input records before `offset`."""
+        self.inputs[partition] = [r for r in self.inputs[partition] if r.offset >= offset]
+
+    def remove(self, partition: TopicPartition, offset: int) -> None:
+        """Compaction: forget one input record and leave a gap."""
+        self.inputs[partition] = [r for r in self.inputs[partition] if r.offset != offset]
+
+    def end_offset(self, partition: TopicPartition) -> int:
+        """Offset the next record of an input partition will get."""
+        return self._next[partition]
+
+    # ---- outputs
+
+    def claim(self) -> int:
+        """Become the one writer: aborts what an older one left open and fences it; returns the claim's number."""
+        self._claims += 1
+        for number, status in self._status.items():
+            if status == OPEN:
+                self._finish(number, ABORTED)
+        return self._claims
+
+    def begin(self, claim: int) -> int:
+        """Open a transaction.
+
+        Raises:
+            Fenced: another writer has claimed since.
+        """
+        self._check(claim)
+        number = len(self._status)
+        self._status[number] = OPEN
+        return number
+
+    def write(self, transaction: int, output: Output) -> int:
+        """Append to an output topic within a transaction; returns the offset."""
+        if self._status[transaction] != OPEN:
+            raise Fenced("another learner has claimed the pipeline; this one stops")
+        log = self._logs.setdefault(output.topic, [])
+        log.append((transaction, output))
+        return len(log) - 1
+
+    def commit(self, transaction: int, claim: int) -> None:
+        """Make a transaction visible, whole.
+
+        Raises:
+            Fenced: another writer has claimed since; the transaction was aborted.
+        """
+        self._check(claim)
+        self._finish(transaction, COMMITTED)
+
+    def read_committed(self, topic: str, offset: int = 0) -> list[tuple[int, Output]]:
+        """(offset, output) from `offset` on, up to the first open transaction, without aborted ones."""
+        out: list[tuple[int, Output]] = []
+        log = self._logs.get(topic, [])
+        for at in range(max(0, offset), len(log)):
+            transaction, output = log[at]
+            status = self._status[transaction]
+            if status == OPEN:
+                break
+            if status == COMMITTED and output is not None:
+                out.append((at, output))
+        return out
+
+    def outputs(self, topic: str) -> list[Output]:
+        """All a `read_committed` reader sees of a topic."""
+        return [output for _, output in self.read_committed(topic)]
+
+    def _check(self, claim: int) -> None:
+        if claim != self._claims:
+            raise Fenced("another learner has claimed the pipeline; this one stops")
+
+    def _finish(self, transaction: int, status: str) -> None:
+        self._status[transaction] = status
+        for log in self._logs.values():
+            if log[-1][0] == transaction:
+                log.append((transaction, None))
+
+
+class MemorySource:
+    """An EventSource over a broker's inputs.
+
+    Args:
+        broker: where the records are.
+        future: (partition, offset) of records that a look ahead judged to lie in the future.
+    """
+
+    def __init__(self, broker: MemoryBroker, *, future: Iterable[tuple[TopicPartition, int]] = ()) -> None:
+        self._broker = broker
+        self._future = frozenset(future)
+        self._next: dict[TopicPartition, int] = dict.fromkeys(broker.inputs, 0)
+
+    def partitions(self) -> Sequence[TopicPartition]:
+        """All input partitions, in (topic, partition) order."""
+        return sorted(self._next)
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Continue each named partition at the given offset."""
+        for partition, offset in positions.items():
+            if partition not in self._next:
+                raise JobFailed(f"there is no input partition {partition[0]}/{partition[1]}")
+            self._next[partition] = offset
+
+    def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
+        """Up to `max_records` next records of one partition."""
+        records = self._records(partition, self._next[partition], max_records)
+        if records:
+            self._next[partition] = records[-1].offset + 1
+        return records
+
+    def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
+        """Exactly `count` records from offset `first` on.
+
+        Raises:
+            InputGone: fewer are there, or retention has passed `first`.
+        """
+        records = self._records(partition, first, count)
+        log = self._broker.inputs.get(partition, [])
+        if len(records) < count or (log and log[0].offset > first):
+            raise InputGone(
+                f"{partition[0]}/{partition[1]}: {count} records from offset {first} on can no longer all be read"
+            )
+        return records
+
+    def exhausted(self, partition: TopicPartition) -> bool:
+        """Whether the input was ended and all of this partition was polled."""
+        return self._broker.ended and self._next[partition] >= self._broker.end_offset(partition)
+
+    def lag(self) -> int:
+        """Records that wait behind the current positions."""
+        return sum(
+            len(log) - bisect_left(log, self._next[partition], key=_offset_of)
+            for partition, log in self._broker.inputs.items()
+        )
+
+    def in_future(self, partition: TopicPartition, offset: int) -> bool:
+        """Whether the test that made this source said so."""
+        return (partition, offset) in self._future
+
+    def _records(self, partition: TopicPartition, first: int, count: int) -> list[Record]:
+        log = self._broker.inputs.get(partition, [])
+        at = bisect_left(log, first, key=_offset_of)
+        return log[at : at + count]
+
+
+class MemoryPublisher:
+    """A Publisher over a broker: one transaction a commit; making one fences the one before."""
+
+    def __init__(self, broker: MemoryBroker, *, faults: Faults | None = None) -> None:
+        self._broker = broker
+        self._passing = passing_of(faults)
+        self._claim = broker.claim()
+
+    def commit(self, outputs: Sequence[Output], entry: bytes) -> int:
+        """Write outputs and entry in one transaction; returns the ledger offset.
+
+        Raises:
+            Fenced: another publisher was made over the same broker; nothing of this became visible.
+        """
+        self._passing("before_outputs")
+        transaction = self._broker.begin(self._claim)
+        for i, output in enumerate(outputs):
+            if i:
+                self._passing("between_outputs")
+            self._broker.write(transaction, output)
+        self._passing("before_entry")
+        offset = self._broker.write(transaction, Output(Topic.LEDGER, b"", entry))
+        self._passing("before_commit")
+        self._broker.commit(transaction, self._claim)
+        self._passing("after_commit")
+        return offset
+
+    def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
+        """(offset, entry) of every committed entry from `offset` on; offsets have gaps."""
+        return [(at, output.value or b"") for at, output in self._broker.read_committed(Topic.LEDGER, offset)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class StoredCheckpoint:
+    """A checkpoint at rest: manifest and scalars as JSON, columns as private copies."""
+
+    def __init__(self, manifest: Mapping[str, object], components: Mapping[str, Snapshot]) -> None:
+        self.torn = False
+        self._manifest = json.dumps(manifest)
+        self._scalars = {name: json.dumps(snapshot[SCALARS]) for name, snapshot in components.items()}
+        self._columns = {name: _copy_columns(snapshot) for name, snapshot in components.items()}
+
+    def read(self) -> tuple[dict[str, object], dict[str, Snapshot]]:
+        """Fresh copies, as `CheckpointStore.load` gives them."""
+        components: dict[str, Snapshot] = {
+            name: {**_copy_columns(columns), SCALARS: json.loads(self._scalars[name])}
+            for name, columns in self._columns.items()
+        }
+        return json.loads(self._manifest), components
+
+
+class MemoryCheckpoints:
+    """A CheckpointStore over a broker.
+
+    Args:
+        broker: what outlives a crash.
+        faults: crash and pause points.
+        delayed: a saved checkpoint becomes durable only at the next `save` or `flush`, as with a writing thread.
+    """
+
+    def __init__(self, broker: MemoryBroker, *, faults: Faults | None = None, delayed: bool = False) -> None:
+        self._broker = broker
+        self._passing = passing_of(faults)
+        self._delayed = delayed
+        self._waiting: dict[str, StoredCheckpoint] = {}
+
+    def save(self, name: str, manifest: Mapping[str, object], components: Mapping[str, Snapshot]) -> None:
+        """Keep one checkpoint."""
+        self._passing("checkpoint_begin")
+        self.flush()
+        stored = StoredCheckpoint(manifest, components)
+        self._passing("checkpoint_mid")
+        self._waiting[name] = stored
+        if not self._delayed:
+            self.flush()
+        self._passing("after_checkpoint")
+
+    def names(self) -> Sequence[str]:
+        """Names of the durable checkpoints, newest tick first."""
+        return newest_first(self._broker.checkpoints)
+
+    def load(self, name: str) -> tuple[dict[str, object], dict[str, Snapshot]]:
+        """Manifest and components, as fresh copies.
+
+        Raises:
+            CheckpointRefused: there is none of that name, or a test tore it.
+        """
+        stored = self._broker.checkpoints.get(name)
+        if stored is None or stored.torn:
+            raise CheckpointRefused(f"checkpoint {name} is {'missing' if stored is None else 'torn'}; use an older one")
+        return stored.read()
+
+    def flush(self) -> None:
+        """Make what was saved durable."""
+        self._broker.checkpoints.update(self._waiting)
+        self._waiting.clear()
+
+    def tear(self, name: str) -> None:
+        """Damage a durable checkpoint, so that `load` refuses it."""
+        self._broker.checkpoints[name].torn = True
+
+
+class MemoryWeights:
+    """A WeightStore over a broker.
+
+    Args:
+        broker: what outlives a crash.
+        faults: crash and pause points.
+        n_polls: calls of `durable` a version waits before it counts as stored, as with a slow disk.
+    """
+
+    def __init__(self, broker: MemoryBroker, *, faults: Faults | None = None, n_polls: int = 0) -> None:
+        self._broker = broker
+        self._passing = passing_of(faults)
+        self._n_polls = n_polls
+        self._waiting: list[tuple[str, dict[str, np.ndarray], int]] = []
+
+    def put(self, version: str, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take a copy of the tensors and begin to write."""
+        self._passing("weights_begin")
+        copies = {name: np.array(tensor, copy=True) for name, tensor in tensors.items()}
+        self._passing("weights_mid")
+        self._waiting.append((version, copies, self._n_polls))
+        self._passing("weights_after")
+
+    def durable(self) -> Sequence[str]:
+        """Versions stored since the last call, in the order they were put."""
+        done: list[str] = []
+        while self._waiting and self._waiting[0][2] <= 0:
+            version, tensors, _ = self._waiting.pop(0)
+            self._broker.weights[version] = tensors
+            done.append(version)
+        self._waiting = [(version, tensors, n - 1) for version, tensors, n in self._waiting]
+        return done
+
+    def get(self, version: str) -> dict[str, np.ndarray]:
+        """Copies of a durable version's tensors.
+
+        Raises:
+            JobFailed: no such version is stored.
+        """
+        if version not in self._broker.weights:
+            raise JobFailed(f"the weights of version {version} are not stored")
+        return {name: tensor.copy() for name, tensor in self._broker.weights[version].items()}
+
+
+def _offset_of(record: Record) -> int:
+    return record.offset
+
+
+def _copy_columns(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: column.copy() if isinstance(column, np.ndarray) else list(column)
+        for name, column in snapshot.items()
+        if name != SCALARS
+    }
