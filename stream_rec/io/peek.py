@@ -5,11 +5,13 @@ Validation is the business of `stream/quality.py`; what cannot be read here has 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from stream_rec.errors import BadRecord
+from stream_rec.stream import quality
 
 NO_TIME: Final = -1
 """No time could be read."""
@@ -17,9 +19,6 @@ NO_TIME: Final = -1
 PEEK_LIMIT_BYTES = 1 << 20
 """Longer lines are not looked at: a record of that size is not accepted, and its time would cost milliseconds."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
-_END_MS = 253_402_300_800_000
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 
 
@@ -63,46 +62,26 @@ _inner_decoder = msgspec.json.Decoder(_Inner)
 
 
 def time_ms(value: object) -> int:
-    """Milliseconds since the epoch of an RFC 3339 text (naive = UTC) or an epoch number in s, ms, us or ns.
+    """Milliseconds since the epoch of a time as records give it (`quality.time_ms`); NO_TIME when it is none.
 
-    The unit follows from the size: below 1e11 seconds, 1e14 ms, 1e17 us. NO_TIME when it is none of these.
-
-    >>> time_ms("2010-12-01 08:26:00"), time_ms(1291191960), time_ms("1291191960000")
-    (1291191960000, 1291191960000, 1291191960000)
+    >>> time_ms("2010-12-01 08:26:00"), time_ms(1291191960), time_ms("soon")
+    (1291191960000, 1291191960000, -1)
     """
+    if isinstance(value, str):
+        return _text_ms(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _judged(value)
+    return NO_TIME
+
+
+def _judged(value: str | int | float) -> int:
     try:
-        if isinstance(value, str):
-            if not value[4:5].isdigit() or len(value) < 5:
-                return _rfc3339_ms(value)
-            value = float(value) if len(value) <= 20 else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return NO_TIME
-        return _epoch_ms(value)
-    except _UNREADABLE:
+        return quality.time_ms(value, [])
+    except (BadRecord, ValueError, OverflowError):
         return NO_TIME
 
 
-@lru_cache(maxsize=4096)
-def _rfc3339_ms(text: str) -> int:
-    text = text.strip()
-    if text.endswith(" UTC"):
-        text = text[:-4]
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - _EPOCH) // _MS, NO_TIME)
-
-
-def _epoch_ms(number: float) -> int:
-    if not 0 <= number < 1e20:
-        return NO_TIME
-    if number < 1e11:
-        at_ms = int(number * 1000)
-    elif number < 1e14:
-        at_ms = int(number)
-    else:
-        at_ms = int(number // 1000) if number < 1e17 else int(number // 1_000_000)
-    return at_ms if at_ms < _END_MS else NO_TIME
+_text_ms = lru_cache(maxsize=4096)(_judged)
 
 
 def event_time_ms(line: bytes) -> int:
@@ -110,8 +89,8 @@ def event_time_ms(line: bytes) -> int:
 
     Knows the fields of the product's own events, of CloudEvents and of the formats in `adapters`.
 
-    >>> event_time_ms(b'{"event_at": "1970-01-01T00:00:01Z", "item_id": "a"}'), event_time_ms(b'{"event_at": ')
-    (1000, -1)
+    >>> event_time_ms(b'{"event_at": "2019-10-01T00:00:01Z"}'), event_time_ms(b'{"event_at": ')
+    (1569888001000, -1)
     """
     if len(line) > PEEK_LIMIT_BYTES:
         return NO_TIME

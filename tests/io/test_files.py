@@ -54,13 +54,13 @@ def test_every_line_is_a_record_with_its_number_as_offset(tmp_path):
 
 
 def test_a_line_without_a_readable_time_has_the_largest_before_it(tmp_path):
-    path = written(tmp_path / "e.jsonl", [b"x", event(500_000), b"{", event(100_000), b""])
+    path = written(tmp_path / "e.jsonl", [b"x", event(1_500_000_000), b"{", event(1_400_000_000), b""])
     assert [r.timestamp_ms for r in drained(FileSource(path))] == [
         0,
-        500_000_000,
-        500_000_000,
-        100_000_000,
-        500_000_000,
+        1_500_000_000_000,
+        1_500_000_000_000,
+        1_400_000_000_000,
+        1_500_000_000_000,
     ]
 
 
@@ -144,11 +144,11 @@ def test_a_verdict_about_the_future_does_not_depend_on_what_was_read(many):
 def test_items_have_their_id_as_key_and_time_zero_without_updated_at(tmp_path):
     items = written(
         tmp_path / "i.jsonl",
-        [b'{"item_id": 12, "title": "a"}', b'{"item_id": "b", "updated_at": "1970-01-01T00:00:09Z"}', b"{"],
+        [b'{"item_id": 12, "title": "a"}', b'{"item_id": "b", "updated_at": "2001-09-09T01:46:40Z"}', b"{"],
     )
     source = FileSource(written(tmp_path / "e.jsonl", [event(1)]), items)
     assert source.partitions() == [EVENTS, ITEMS]
-    assert [(r.key, r.timestamp_ms) for r in drained(source, ITEMS)] == [(b"12", 0), (b"b", 9000), (None, 9000)]
+    assert [(r.key, r.timestamp_ms) for r in drained(source, ITEMS)] == [(b"12", 0), (b"b", 10**12), (None, 10**12)]
 
 
 def test_an_item_line_that_says_deleted_is_a_tombstone(tmp_path):
@@ -158,10 +158,10 @@ def test_an_item_line_that_says_deleted_is_a_tombstone(tmp_path):
 
 
 def test_an_item_newer_than_the_range_is_given_a_time_within_it_and_counted(tmp_path):
-    lines = [b'{"item_id": "a", "updated_at": 100000}', b'{"item_id": "b", "updated_at": 900000}']
+    lines = [b'{"item_id": "a", "updated_at": 1000000000}', b'{"item_id": "b", "updated_at": 1000900000}']
     items = written(tmp_path / "i.jsonl", lines)
-    source = FileSource(written(tmp_path / "e.jsonl", []), items, until_ms=500_000_000)
-    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [100_000_000, 100_000_000]
+    source = FileSource(written(tmp_path / "e.jsonl", []), items, until_ms=1_000_500_000_000)
+    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [10**12, 10**12]
     assert source.n_items_newer() == 1
 
 
