@@ -1,0 +1,144 @@
+"""Examples as columns: what window and reservoir keep of each, how they are taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stream_rec.stream.rows import I8, I16, I32, I64, Bools, Rows, RowTable
+
+Batch = Mapping[str, NDArray[Any]]
+"""Examples by column name, equally long; see `ExampleTable` for names and types."""
+
+EXAMPLE_COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
+    ("user", np.int64),
+    ("user_born", np.int64),
+    ("item", np.int32),
+    ("item_born", np.int64),
+    ("at_ms", np.int64),
+    ("kind", np.int8),
+    ("source", np.int8),
+    ("position", np.int16),
+    ("label", np.int8),
+    ("weight", np.float32),
+    ("event", np.int64),
+    ("order", np.int64),
+)
+
+
+class ExampleTable(RowTable):
+    """Columns of examples, packed in rows 0 to `n_rows`, oldest arrival first; `live` is False once taken back.
+
+    Columns: `user` int64 row and `user_born` (tells a row's users apart), `item` int32 row and `item_born`, `at_ms`
+    event time, `kind` (`events.Kind`), `source` (0 organic, 1 slate, 2 explored), `position` int16 (MISSING: none),
+    `label` int8, `weight` float32, `event` and `order` int64 digests (0: no order). A batch must bring every column.
+    """
+
+    half = "learned"
+    columns = (*(name for name, _ in EXAMPLE_COLUMNS), "live")
+
+    user: I64
+    user_born: I64
+    item: I32
+    item_born: I64
+    at_ms: I64
+    kind: I8
+    source: I8
+    position: I16
+    label: I8
+    weight: NDArray[np.float32]
+    event: I64
+    order: I64
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        for name, dtype in EXAMPLE_COLUMNS:
+            setattr(self, name, np.zeros(capacity, dtype))
+        self.live: Bools = np.zeros(capacity, np.bool_)
+
+    def rows(self) -> Rows:
+        """Rows of the content, ascending; they hold until the table changes."""
+        return np.flatnonzero(self.live[: self.n_rows])
+
+    def __len__(self) -> int:
+        """Number of examples in the content."""
+        return len(self.rows())
+
+    def retract(self, order: ArrayLike, item: ArrayLike) -> int:
+        """Take back, for each (order, item) pair, the newest event that brought it; returns how many were found.
+
+        Order 0 stands for "no order" and matches nothing.
+        """
+        orders, items = np.atleast_1d(order).tolist(), np.atleast_1d(item).tolist()
+        bought: dict[tuple[int, int], list[int]] = {}
+        for row in self._newest_last(self._naming(items)):
+            bought.setdefault((int(self.order[row]), int(self.item[row])), []).append(row)
+        n_found = 0
+        for pair in zip(orders, items, strict=True):
+            rows = bought.get(pair, ()) if pair[0] else ()
+            if rows:
+                self._take_back([row for row in rows if self.event[row] == self.event[rows[-1]]])
+                bought[pair] = [row for row in rows if self.live[row]]
+                n_found += 1
+        return n_found
+
+    def retract_event(self, event: ArrayLike, item: ArrayLike) -> int:
+        """Take back every example of each (event, item) pair; returns how many examples that were."""
+        items = np.atleast_1d(item).tolist()
+        pairs = set(zip(np.atleast_1d(event).tolist(), items, strict=True))
+        rows = self._naming(items).tolist()
+        return self._take_back([row for row in rows if (int(self.event[row]), int(self.item[row])) in pairs])
+
+    def forget_users(self, users: Sequence[int]) -> int:
+        """Take back every example of the given user rows; returns how many that were."""
+        live = np.flatnonzero(self.live[: self.n_rows])
+        return self._take_back(live[np.isin(self.user[live], np.asarray(users, np.int64))].tolist())
+
+    def forget_items(self, items: Sequence[int]) -> int:
+        """Take back every example of the given item rows, whichever item they stood for."""
+        return self._take_back(self._naming(items).tolist())
+
+    def _held(self) -> Bools:
+        return np.ones(self.n_rows, np.bool_)
+
+    def _naming(self, items: Sequence[int]) -> Rows:
+        """Live rows whose item is one of `items`."""
+        wanted = np.asarray(items, np.int64)
+        wanted = wanted[wanted >= 0]
+        if not len(wanted):
+            return np.zeros(0, np.intp)
+        item = self.item[: self.n_rows]
+        if len(wanted) == 1:
+            found = item == wanted[0]
+        else:
+            table = np.zeros(int(max(wanted.max(), item.max(initial=0))) + 1, np.bool_)
+            table[wanted] = True
+            found = table[item]
+        return np.flatnonzero(found & self.live[: self.n_rows])
+
+    def _newest_last(self, rows: Rows) -> list[int]:
+        return [int(row) for row in rows[np.lexsort((self.event[rows], self.at_ms[rows]))]]
+
+    def _take_back(self, rows: Sequence[int]) -> int:
+        self.live[np.asarray(rows, np.intp)] = False
+        return len(rows)
+
+    def _write(self, batch: Batch, chosen: NDArray[Any]) -> None:
+        """Put the chosen examples of `batch` behind the last row; the caller has made room."""
+        first = self.n_rows
+        last = first + len(chosen)
+        for name, _ in EXAMPLE_COLUMNS:
+            getattr(self, name)[first:last] = batch[name][chosen]
+        self.live[first:last] = True
+        self.n_rows = last
+
+    def _pack(self, kept: Rows) -> None:
+        """Move the kept rows (ascending) to the front and blank the rest."""
+        before, self.n_rows = self.n_rows, len(kept)
+        for name in self.columns:
+            column = getattr(self, name)
+            column[: len(kept)] = column[kept]
+            column[len(kept) : before] = 0
