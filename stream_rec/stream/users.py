@@ -6,32 +6,25 @@ of the attribution joiner. Rows are reused; `born` tells a row's users apart. Al
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from stream_rec.component import Component
 from stream_rec.events import MISSING
+from stream_rec.stream.row_index import RowIndex
+from stream_rec.stream.visits import Visits, assign, chain
 
-KEY_BYTES = 16
+KEY_WORDS = 2
 EVICTED_SHARE = 100
 """When full, one row in this many is evicted at once."""
 _SCAN_ROWS = 8192
 
+UInt64s = np.ndarray[Any, np.dtype[np.uint64]]
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 Int32s = np.ndarray[Any, np.dtype[np.int32]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-class Visits(NamedTuple):
-    """The visit of each event of a tick."""
-
-    serial: Int64s
-    """Visit serial of each event; MISSING where the event has no user."""
-    opened: Bools
-    """Whether the event is the first of its visit."""
 
 
 class Users(Component):
@@ -73,7 +66,8 @@ class Users(Component):
         if capacity < 1:
             raise ValueError("a user table needs at least one row")
         self.capacity, self.gap_ms = capacity, gap_ms
-        self.key = np.zeros((capacity, KEY_BYTES), np.uint8)
+        self.key = np.zeros((capacity, KEY_WORDS), np.uint64)
+        """The 16 bytes of the user key as two little-endian words."""
         self.stand_in = np.zeros(capacity, np.int8)
         self.born = np.zeros(capacity, np.int64)
         """Monotone serial of the row's (re)use, from 1; 0 = the row is free."""
@@ -103,114 +97,98 @@ class Users(Component):
         return self.n_rows
 
     def rebuild(self) -> None:
-        """Recompute the key index and the heap of free rows."""
-        raw = self.key[: self.n_rows].tobytes()
-        rows = np.flatnonzero(self.born[: self.n_rows]).tolist()
-        self._index: dict[bytes, int] = {raw[r * KEY_BYTES : (r + 1) * KEY_BYTES]: r for r in rows}
-        self._free: list[int] = np.flatnonzero(self.born[: self.n_rows] == 0).tolist()
+        """Recompute the key index and the list of free rows."""
+        born = self.born[: self.n_rows]
+        taken = np.flatnonzero(born)
+        self._index = RowIndex(self.capacity)
+        self._index.insert(self.key[taken, 0], taken)
+        self._free = np.flatnonzero(born == 0)[::-1]
+        """Free rows below `n_rows`, descending: the lowest is taken first."""
 
     @property
     def n_users(self) -> int:
         """Users in the table now."""
-        return len(self._index)
+        return self.n_rows - len(self._free)
 
     def find(self, key: bytes) -> int:
         """Row of a user key, or MISSING."""
-        return self._index.get(key, MISSING)
+        return int(self._find(_words([key]))[0])
 
     def row(self, key: bytes, at_ms: int, stand_in: int) -> int:
-        """Row of a user key, made when it is new; counts as seen at `at_ms`. May evict (see `take_evicted`)."""
-        row = self._index.get(key, MISSING)
-        self.n_touches += 1
-        if row == MISSING:
-            if self.n_users == self.capacity:
-                self._evict(1, self.capacity)
-            row = self._insert([key], np.array([self.n_touches]), np.array([at_ms]), np.array([stand_in]))[0]
-        self.touched[row] = self.n_touches
-        if at_ms > self.seen_at_ms[row]:
-            self.seen_at_ms[row] = at_ms
-        return row
+        """`rows` for one event; costs as much as it does for hundreds."""
+        return int(self.rows([key], np.array([at_ms], np.int64), [stand_in])[0])
 
     def rows(self, keys: Sequence[bytes | None], at_ms: Int64s, stand_in: Sequence[int]) -> Int32s:
-        """Rows of a tick's events, in order; no user of the tick is evicted by another one of it.
+        """Rows of a tick's events, in order, made for new users; no user of the tick is evicted by another one of it.
 
         Args:
-            keys: user key of each event; None = no user, gives MISSING.
+            keys: 16-byte user key of each event; None = no user, gives MISSING.
             at_ms: event time, int64 [n].
             stand_in: as in `Line`, [n].
 
         Raises:
             ValueError: more different users than the table has rows.
         """
-        found = self._index.get
-        rows = np.array([MISSING if k is None else found(k, MISSING) for k in keys], np.int32)
-        serials = self.n_touches + 1 + np.arange(len(rows), dtype=np.int64)
-        self.n_touches += len(rows)
-        hit = np.flatnonzero(rows != MISSING)
-        self.touched[rows[hit]] = serials[hit]
-        if len(hit) < len(rows):
-            self._insert_missing(keys, rows, serials, at_ms, stand_in)
-            hit = np.flatnonzero(rows != MISSING)
-            self.touched[rows[hit]] = serials[hit]
-        np.maximum.at(self.seen_at_ms, rows[hit], at_ms[hit])
-        return rows
+        named = np.array([i for i, key in enumerate(keys) if key is not None], np.int64)
+        words = _words([key for key in keys if key is not None])
+        found = self._find(words)
+        serials = self.n_touches + 1 + named
+        self.n_touches += len(keys)
+        new = np.flatnonzero(found == MISSING)
+        if len(new):
+            first, who = _distinct(words[new])
+            self._make_room(found, len(first))
+            first = new[first]
+            rows = self._insert(words[first], serials[first], np.asarray(stand_in, np.int8)[named[first]])
+            found[new] = rows[who]
+            self.seen_at_ms[rows] = at_ms[named[first]]
+        self.touched[found] = serials
+        np.maximum.at(self.seen_at_ms, found, at_ms[named])
+        out = np.full(len(keys), MISSING, np.int32)
+        out[named] = found
+        return out
 
-    def _insert_missing(
-        self, keys: Sequence[bytes | None], rows: Int32s, /, serials: Int64s, at_ms: Int64s, stand_in: Sequence[int]
-    ) -> None:
-        first: dict[bytes, int] = {}
-        where: list[int] = []
-        for i in np.flatnonzero(rows == MISSING).tolist():
-            key = keys[i]
-            if key is not None:
-                first.setdefault(key, i)
-                where.append(i)
-        if not first:
+    def _find(self, words: UInt64s) -> Int64s:
+        found = np.full(len(words), MISSING, np.int64)
+        which, rows = self._index.candidates(words[:, 0])
+        same = (self.key[rows] == words[which]).all(axis=1)
+        found[which[same]] = rows[same]
+        return found
+
+    def _make_room(self, found: Int64s, n_new: int) -> None:
+        shortage = self.n_users + n_new - self.capacity
+        if shortage <= 0:
             return
-        kept = len(np.unique(rows[rows != MISSING]))
-        if kept + len(first) > self.capacity:
+        kept = np.unique(found[found != MISSING])
+        spare = self.n_users - len(kept)
+        if shortage > spare:
             raise ValueError("more different users in one tick than the user table has rows; raise users.capacity")
-        shortage = self.n_users + len(first) - self.capacity
-        if shortage > 0:
-            self._evict(shortage, self.n_users - kept)
-        at = list(first.values())
-        new = self._insert(list(first), serials[at], at_ms[at], np.array([stand_in[i] for i in at]))
-        row_of = dict(zip(first, new, strict=True))
-        for i in where:
-            rows[i] = row_of[keys[i]]  # type: ignore[index]
+        self.touched[kept] = self.n_touches
+        self._evict(min(max(shortage, self.capacity // EVICTED_SHARE), spare))
 
-    def _insert(
-        self, keys: list[bytes], serials: Int64s, /, at_ms: Int64s, stand_in: np.ndarray[Any, Any]
-    ) -> list[int]:
-        n_reused = min(len(keys), len(self._free))
-        new = [heapq.heappop(self._free) for _ in range(n_reused)]
-        n_fresh = len(keys) - n_reused
-        new += range(self.n_rows, self.n_rows + n_fresh)
+    def _insert(self, words: UInt64s, serials: Int64s, stand_in: np.ndarray[Any, Any]) -> Int64s:
+        n_reused = min(len(words), len(self._free))
+        n_fresh = len(words) - n_reused
+        reused, self._free = self._free[len(self._free) - n_reused :][::-1], self._free[: len(self._free) - n_reused]
+        new = np.concatenate((reused, np.arange(self.n_rows, self.n_rows + n_fresh)))
         self.n_rows += n_fresh
-        self.key[new] = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
-        self.stand_in[new] = stand_in
-        self.born[new] = serials
-        self.seen_at_ms[new] = at_ms
+        self.key[new], self.born[new], self.stand_in[new] = words, serials, stand_in
         for column in (self.last_row, self.visit_serial, self.visit_before, self.decision_a, self.decision_b):
             column[new] = MISSING
-        self._index.update(zip(keys, new, strict=True))
+        self._index.insert(words[:, 0], new)
         return new
 
-    def _evict(self, at_least: int, at_most: int) -> None:
-        """Free the rows touched longest ago. Serials are distinct among rows in use, so the choice is unique."""
+    def _evict(self, n: int) -> None:
+        """Free the `n` rows touched longest ago. Serials of rows before this tick differ, so the choice is unique."""
         rows = np.flatnonzero(self.born[: self.n_rows])
-        n = min(max(at_least, self.capacity // EVICTED_SHARE), at_most)
-        oldest = np.sort(rows[np.argpartition(self.touched[rows], n - 1)[:n]])
-        self._clear(oldest.tolist())
+        self._clear(np.sort(rows[np.argpartition(self.touched[rows], n - 1)[:n]]))
 
-    def _clear(self, rows: list[int]) -> None:
-        raw = self.key[rows].tobytes()
-        for i, row in enumerate(rows):
-            del self._index[raw[i * KEY_BYTES : (i + 1) * KEY_BYTES]]
-            heapq.heappush(self._free, row)
+    def _clear(self, rows: Int64s) -> None:
+        self._index.remove(self.key[rows, 0], rows)
+        self._free = np.sort(np.concatenate((self._free, rows)))[::-1]
         for name in self.columns:
             getattr(self, name)[rows] = 0
-        self.evicted = self.evicted + rows
+        self.evicted = self.evicted + rows.tolist()
 
     def take_evicted(self) -> list[int]:
         """Rows whose user is gone (evicted or forgotten) since the last call, so that others can clear theirs."""
@@ -220,7 +198,7 @@ class Users(Component):
     def forget(self, row: int) -> None:
         """Free the row of one user; it is reported by `take_evicted` too."""
         if self.born[row]:
-            self._clear([row])
+            self._clear(np.array([row]))
 
     def link(self, rows: Int32s, positive: Bools, next_serial: int) -> Int64s:
         """Chain a tick's positive events into the histories; moves `last_row` to each user's newest one.
@@ -231,49 +209,17 @@ class Users(Component):
             next_serial: `Histories.next_serial` before the tick's rows are appended.
 
         Returns:
-            The user's history pointer before each event, int64 [n]; at positive events this is `prev` of its row.
+            The user's history pointer before each event, int64 [n]; at a positive event this is `prev` of its row.
         """
-        n = len(rows)
-        order = np.argsort(rows, kind="stable")
-        row, chosen, at = rows[order], positive[order], np.arange(n)
-        serial = (next_serial - 1 + np.cumsum(positive))[order]
-        newest = np.empty(n, np.int64)
-        newest[:1] = MISSING
-        np.maximum.accumulate(np.where(chosen, at, MISSING)[:-1], out=newest[1:])
-        start = np.maximum.accumulate(np.where(np.diff(row, prepend=row[:1] - 1) != 0, at, 0))
-        known = np.where(row == MISSING, MISSING, self.last_row[row])
-        before = np.empty(n, np.int64)
-        before[order] = np.where((newest >= start) & (row != MISSING), serial[newest], known)
-        moved = order[chosen & (row != MISSING)]
-        self.last_row[rows[moved]] = (next_serial - 1 + np.cumsum(positive))[moved]
-        return before
+        return chain(self.last_row, rows, positive, next_serial)
 
     def visit(self, row: int, key: int, at_ms: int, history_pointer: int) -> bool:
-        """Put one event into its user's visit; True when it opens a new one.
-
-        A visit is a session, else an order (`key`, their digest), else (`key` 0) it ends by a gap of event time.
-
-        Args:
-            row: the user.
-            key: session digest, else order digest, else 0.
-            at_ms: event time.
-            history_pointer: the user's newest history row before this event.
-        """
-        last = int(self.visit_last_ms[row])
-        same = key == self.visit_key[row] if key else at_ms - last <= self.gap_ms
-        if same and self.visit_serial[row] != MISSING:
-            self.visit_last_ms[row] = max(last, at_ms)
-            return False
-        self.visit_serial[row] = self.n_visits_started
-        self.n_visits_started += 1
-        self.visit_key[row] = key
-        self.visit_start_ms[row] = self.visit_last_ms[row] = at_ms
-        self.visit_before[row] = history_pointer
-        self.n_visits[row] += 1
-        return True
+        """`visits` for one event; True when it opens a visit. Costs as much as it does for hundreds."""
+        at, pointer = np.array([at_ms], np.int64), np.array([history_pointer], np.int64)
+        return bool(self.visits(np.array([row], np.int32), [key], at, pointer).opened[0])
 
     def visits(self, rows: Int32s, keys: Sequence[int], at_ms: Int64s, before: Int64s) -> Visits:
-        """`visit` for a tick's events in order; equals calling it for each.
+        """Put a tick's events into their users' visits, in order.
 
         Args:
             rows: user row of each event, MISSING without a user, [n].
@@ -281,36 +227,7 @@ class Users(Component):
             at_ms: event time, [n].
             before: the user's history pointer before each event (what `link` returns), [n].
         """
-        known, where = np.unique(rows, return_inverse=True)
-        key_of, last_of = self.visit_key[known].tolist(), self.visit_last_ms[known].tolist()
-        serial_of = self.visit_serial[known].tolist()
-        nobody = 0 if len(known) and known[0] == MISSING else MISSING
-        serial, opened, gap, started = [], [], self.gap_ms, self.n_visits_started
-        for i, (user, key, at) in enumerate(zip(where.tolist(), keys, at_ms.tolist(), strict=True)):
-            if user == nobody:
-                serial.append(MISSING)
-                continue
-            current, last = serial_of[user], last_of[user]
-            if current != MISSING and (key == key_of[user] if key else at - last <= gap):
-                if at > last:
-                    last_of[user] = at
-            else:
-                current = serial_of[user] = started
-                started += 1
-                key_of[user], last_of[user] = key, at
-                opened.append(i)
-            serial.append(current)
-        self.n_visits_started = started
-        users = known if nobody == MISSING else known[1:]
-        skip = len(known) - len(users)
-        self.visit_key[users], self.visit_last_ms[users] = key_of[skip:], last_of[skip:]
-        self.visit_serial[users] = serial_of[skip:]
-        new = rows[opened]
-        self.visit_start_ms[new], self.visit_before[new] = at_ms[opened], before[opened]
-        np.add.at(self.n_visits, new, 1)
-        first = np.zeros(len(rows), np.bool_)
-        first[opened] = True
-        return Visits(np.array(serial, np.int64), first)
+        return assign(self, rows, keys, at_ms, before)
 
     def known_rows(self) -> Int32s:
         """Rows in use, ascending, int32."""
@@ -330,3 +247,15 @@ class Users(Component):
             n_seen, at = n_seen + last - at, last
         self.cursor = at
         return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+
+
+def _words(keys: Sequence[bytes]) -> UInt64s:
+    return np.frombuffer(b"".join(keys), "<u8").astype(np.uint64, copy=False).reshape(-1, KEY_WORDS)
+
+
+def _distinct(words: UInt64s) -> tuple[Int64s, Int64s]:
+    """Index of the first of each different key, ascending, and for each key its place among those."""
+    places: dict[tuple[int, ...], int] = {}
+    who = [places.setdefault(word, len(places)) for word in map(tuple, words.tolist())]
+    first = np.unique(np.array(who), return_index=True)[1]
+    return first, np.array(who)
