@@ -1,0 +1,233 @@
+"""A typed event to lines without raw ids: the hot path of the front.
+
+The caches below hold only results of pure functions and are emptied when full, so they change speed and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+from stream_rec.codec import Event, EventItem
+from stream_rec.errors import BadRecord
+from stream_rec.events import MISSING, Item, Kind, Line, Record
+from stream_rec.stream import quality
+from stream_rec.stream.catalogue import carried
+from stream_rec.stream.fields import MAX_ITEMS, text_of
+from stream_rec.stream.privacy import MASK_63, Pseudonym, Pseudonymiser, scrub
+
+MAX_CACHED = 1 << 16
+"""Ids that each cache holds before it starts anew."""
+MIN_SCRUBBED_ID = 6
+"""Characters from which a user or session id is also taken out of the query that it comes with."""
+MAX_RATING = 1e6
+
+USER, SESSION, ORDER, NOBODY = range(4)
+"""Who a line's `user` is: values of `Line.stand_in`."""
+
+_IMPRESSION, _SEARCH = int(Kind.IMPRESSION), int(Kind.SEARCH)
+_NAN = math.nan
+_new_line = tuple.__new__
+
+
+class Known(NamedTuple):
+    """An id as cached: blank ones have an empty `stand_in`."""
+
+    number: int
+    stand_in: bytes
+    words: tuple[str, ...]
+
+
+_NONE = Known(0, b"", ())
+
+
+class EventLines:
+    """Makes lines of events.
+
+    Args:
+        pseudonymiser: turns raw ids into keyed digests.
+        not_products: item ids that name no product (postage, fees); their lines are left out.
+    """
+
+    def __init__(self, pseudonymiser: Pseudonymiser, *, not_products: Set[str] = frozenset()) -> None:
+        self._names = pseudonymiser
+        self._not_products = not_products
+        self._users: dict[str, Known] = {}
+        self._sessions: dict[str, Known] = {}
+        self._orders: dict[str, Known] = {}
+        self._items: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._event_hash = hashlib.blake2b(digest_size=8, key=pseudonymiser.event_key)
+
+    def lines(
+        self, index: int, record: Record, event: Event, *, nth: int, words: list[str]
+    ) -> tuple[list[Line], list[Item]]:
+        """The lines of one event and the catalogue items it carries.
+
+        Args:
+            index: the record's place in its tick.
+            record: where the event came from.
+            event: the typed event.
+            nth: 0-based place of the event among those of its record.
+            words: gets one word a repair.
+
+        Raises:
+            BadRecord: the event cannot be used.
+            Ignored: the event is not for us.
+        """
+        kind = quality.kind_of(event.event_type, words)
+        at_ms = event.event_at
+        if type(at_ms) is not int or not quality.MIN_AT_MS <= at_ms <= quality.MAX_AT_MS:
+            at_ms = quality.time_ms(at_ms, words)
+        digest = self._digest(record, event.event_id, nth, words)
+        head = (index, kind, at_ms, *self._who(event, words), digest)
+        tail = _tail(event, words)
+        things = event.items
+        if not things:
+            if event.item_id is not None:
+                things = [_single(event)]
+            elif kind != _SEARCH:
+                raise BadRecord("missing_item", "validate")
+            elif not tail[2]:
+                raise quality.Ignored("empty_query")
+            else:
+                return [_new_line(Line, (*head, "", MISSING, _NAN, 1.0, *tail))], []
+        return self._item_lines(head, things, tail, words)
+
+    def _item_lines(
+        self, head: tuple[Any, ...], things: list[EventItem], tail: tuple[float, str, str], words: list[str]
+    ) -> tuple[list[Line], list[Item]]:
+        if len(things) > MAX_ITEMS:
+            raise BadRecord("too_many_items", "validate")
+        kind: int = head[1]
+        in_order = kind == _IMPRESSION and _say_no_position(things)
+        if in_order:
+            words.append("position_from_order")
+        out: list[Line] = []
+        about: list[Item] = []
+        for place, thing in enumerate(things):
+            item_id = self._item_id(thing.item_id, words)
+            if item_id in self._not_products:
+                words.append("not_a_product")
+                continue
+            position, price, quantity = thing.position, thing.price, thing.quantity
+            if position is None:
+                position = place if in_order else MISSING
+            elif not 0 <= position < quality.MAX_POSITION:
+                position = quality.position_of(position, words)
+            price = _NAN if price is None else quality.price_of(kind, price, words)
+            quantity = 1.0 if quantity is None else quality.quantity_of(kind, quantity, words)
+            out.append(_new_line(Line, (*head, item_id, position, price, quantity, *tail)))
+            if thing.title or thing.category or thing.brand:
+                about.append(carried(item_id, thing, price, head[2], words))
+        if not out:
+            raise quality.Ignored("not_a_product")
+        return out, about
+
+    def _who(self, event: Event, words: list[str]) -> tuple[bytes | None, int, int, int]:
+        """(user, stand-in, session, order) as a line has them."""
+        user = session = order = _NONE
+        if (raw := event.user_id) is not None:
+            user = self._users.get(raw) or self._add(self._users, raw, "bad_user_id", self._user)
+            if user.words:
+                words += user.words
+        if (raw := event.session_id) is not None:
+            session = self._sessions.get(raw) or self._add(self._sessions, raw, "bad_session_id", self._names.session)
+            if session.words:
+                words += session.words
+        if (raw := event.order_id) is not None:
+            order = self._orders.get(raw) or self._add(self._orders, raw, "bad_order_id", self._names.order)
+            if order.words:
+                words += order.words
+        if user.stand_in:
+            return user.stand_in, USER, session.number, order.number
+        if session.stand_in:
+            return session.stand_in, SESSION, session.number, order.number
+        if order.stand_in:
+            return order.stand_in, ORDER, session.number, order.number
+        return None, NOBODY, 0, 0
+
+    def _user(self, raw: str) -> Pseudonym:
+        return Pseudonym(0, self._names.user_key(raw))
+
+    def _add(self, cache: dict[str, Known], raw: str, reason: str, name: Callable[[str], Pseudonym]) -> Known:
+        words: list[str] = []
+        clean = quality.clean_id(raw, reason, words)
+        known = Known(*(name(clean) if clean else Pseudonym(0, b"")), tuple(words))
+        if len(cache) >= MAX_CACHED:
+            cache.clear()
+        cache[raw] = known
+        return known
+
+    def _item_id(self, raw: str | None, words: list[str]) -> str:
+        if raw is None:
+            raise BadRecord("missing_item", "validate")
+        known = self._items.get(raw)
+        if known is None:
+            repairs: list[str] = []
+            item_id = quality.clean_id(raw, "bad_item_id", repairs)
+            if not item_id:
+                raise BadRecord("bad_item_id", "validate")
+            if len(self._items) >= MAX_CACHED:
+                self._items.clear()
+            known = self._items[raw] = (item_id, tuple(repairs))
+        if known[1]:
+            words += known[1]
+        return known[0]
+
+    def _digest(self, record: Record, event_id: str | None, nth: int, words: list[str]) -> int:
+        text = "" if event_id is None else event_id.strip()
+        if not text:
+            words.append("event_id_derived")
+            # No id can hold a NUL from here, so a derived id never meets a given one by design.
+            text = f"\0{record.topic}\0{record.partition}\0{record.offset}\0{nth}"
+        elif len(text) > quality.MAX_EVENT_ID or "\0" in text:
+            raise BadRecord("bad_event_id", "validate")
+        hashed = self._event_hash.copy()
+        hashed.update(text.encode("utf-8", "surrogatepass"))
+        return int.from_bytes(hashed.digest(), "little") & MASK_63
+
+
+def _single(event: Event) -> EventItem:
+    return EventItem(item_id=event.item_id, position=event.position, price=event.price, quantity=event.quantity)
+
+
+def _say_no_position(things: list[EventItem]) -> bool:
+    return all(thing.position is None for thing in things)
+
+
+def _tail(event: Event, words: list[str]) -> tuple[float, str, str]:
+    """(rating, decision_id, query) as a line has them; judges the currency on the way."""
+    rating, decision_id, currency = event.rating, event.decision_id, event.currency
+    if rating is None:
+        rating = _NAN
+    elif not -MAX_RATING < rating < MAX_RATING:
+        words.append("rating_dropped")
+        rating = _NAN
+    if currency is not None and not (len(currency) == 3 and currency.isascii() and currency.isupper()):
+        code = currency.strip()
+        usable = len(code) == 3 and code.isascii() and code.isalpha()
+        words.append("currency_case" if usable else "currency_dropped")
+    if decision_id and not (len(decision_id) <= quality.MAX_ID and decision_id.isascii() and decision_id.isalnum()):
+        decision_id = _decision(decision_id, words)
+    return rating, decision_id or "", "" if event.query is None else _query(event, words)
+
+
+def _decision(raw: str, words: list[str]) -> str:
+    text = raw.strip()
+    if len(text) <= quality.MAX_ID and text.isascii() and text.isprintable():
+        return text
+    words.append("decision_id_dropped")
+    return ""
+
+
+def _query(event: Event, words: list[str]) -> str:
+    text = text_of(event.query, "query", words)
+    clean = scrub(text)
+    for raw in (event.user_id, event.session_id):
+        if raw is not None and len(name := raw.strip()) >= MIN_SCRUBBED_ID and name in clean:
+            clean = clean.replace(name, "<user>")
+    if clean != text:
+        words.append("query_scrubbed")
+    return clean
