@@ -26,10 +26,10 @@ VERSION_COLUMNS = ("version", "event", "event_at", "tick", "verdict", "sha256")
 
 def _lines(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]:
     """The records of a topic in the run folder, oldest first."""
-    from stream_rec import assemble
-
     if not settings.run_dir.is_dir():
         raise SettingsError(f"there is no run folder {settings.run_dir}; name one with --out")
+    from stream_rec import assemble
+
     return iter(assemble.open_run(settings.run_dir).records(topic))
 
 

@@ -47,9 +47,10 @@ def demo(
 
     Example: stream-rec demo --seed 7 --out runs/seven
     """
+    settings = demo_settings(config_file, sets, out, seed=seed)
     from stream_rec.demo import run_demo
 
-    run_demo(demo_settings(config_file, sets, out, seed=seed), Console())
+    run_demo(settings, Console())
 
 
 def demo_settings(
@@ -89,9 +90,9 @@ def import_(
 
     Example: stream-rec import csv shop.csv --out events.jsonl --map event_at=when --map item_id=sku
     """
+    cli_options.settings_from(config_file, sets)
     from stream_rec import assemble
 
-    cli_options.settings_from(config_file, sets)
     report = assemble.import_dataset(
         dataset.value, files, out=out, items_out=items, column_map=parse_map(column_map or [])
     )
