@@ -1,0 +1,338 @@
+"""The learning side of the pipeline: score, count, learn, cut, promote, rank. Test comes before learning, always.
+
+A tick calls `test`, `absorb`, `mature` and `train` in this order (`step` does all four), then `cut` when due, then
+`rank` for the slates. Between `test` and `train` the features of the tick are held; between ticks there is nothing
+but the components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_rec.component import Component
+from stream_rec.events import MISSING
+from stream_rec.learn import training
+from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
+from stream_rec.learn.examples import Takes, first_takes, taken_back
+from stream_rec.learn.pending import PendingVisits
+from stream_rec.learn.prequential import (
+    GAIN,
+    GROUPS,
+    MODELS,
+    NEXT_ITEM,
+    NEXT_VISIT,
+    K,
+    Prequential,
+    Reach,
+    rank_in,
+)  # fmt: skip
+from stream_rec.learn.scoring import Baselines, Catalogue, Ranked, Scorer, View, all_lists
+from stream_rec.learn.versions import Cut, Versions
+from stream_rec.model import ranker
+from stream_rec.model.cooccurrence import Cooccurrence
+from stream_rec.model.features import HALF_LIVES_MS, Profiles, Statistics
+from stream_rec.model.popularity import DecayedPopularity, ItemCounts, RecentPopularity
+from stream_rec.stream.sampling import in_sample
+
+Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+BLOCK = 64
+HEAD_SHARE = 0.2
+SERVED, RANKER, LEARNER = (MODELS.index(name) for name in ("served", "ranker", "learner"))
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSettings:
+    """Constructor settings of the learner; all but the capacities change what is learned."""
+
+    seed: int = 0
+    item_capacity: int = 200_000
+    recent_capacity: int = 1_000_000
+    """Positives of the last seven days held at once."""
+    max_pending_visits: int = 20_000
+    visit_gap_ms: int = 1_800_000
+    exact_items: int = 5_000
+    n_neighbours: int = 200
+    history_rows: int = 256
+    sample_one_in: int = 4
+    """Visits scored for the metrics; 1 = all."""
+    max_visit_examples: int = 128
+    """Visit examples a tick; more are thinned by hash."""
+    max_next_examples: int = 64
+    """Next-item examples a tick, scored and learned."""
+    micro_batch: int = 16
+    rate: float = 0.02
+    examination_exponent: float = 1.0
+    cut_examples: int = 10_000
+
+
+@dataclass(slots=True)
+class _Tick:
+    """What `test` found and `absorb` and `train` need."""
+
+    takes: Takes
+    batches: list[training.Examples]
+
+
+class Learner:
+    """The facade. See the module docstring for the order of calls.
+
+    Args:
+        settings: constructor settings.
+    """
+
+    def __init__(self, settings: LearnSettings | None = None) -> None:
+        self.settings = s = settings or LearnSettings()
+        self.counts = ItemCounts(s.item_capacity)
+        self.decayed = DecayedPopularity(s.item_capacity, HALF_LIVES_MS)
+        self.recent = RecentPopularity(s.item_capacity, s.recent_capacity)
+        self.together = Cooccurrence(s.exact_items, s.n_neighbours)
+        statistics = Statistics(self.counts, self.decayed, self.recent, self.together)
+        self.scorer = Scorer(statistics, history_rows=s.history_rows)
+        self.pending = PendingVisits(s.max_pending_visits, s.visit_gap_ms)
+        self.prequential, self.reach = Prequential(), Reach(s.item_capacity)
+        self.versions = Versions(s.cut_examples, s.seed, s.rate)
+        self._tick: _Tick | None = None
+
+    def components(self) -> dict[str, Component]:
+        """Everything that is state, by name."""
+        return {
+            "item_counts": self.counts,
+            "decayed_popularity": self.decayed,
+            "recent_popularity": self.recent,
+            "cooccurrence": self.together,
+            "pending_visits": self.pending,
+            "prequential": self.prequential,
+            "reach": self.reach,
+            **self.versions.components(),
+        }
+
+    def step(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> Rows:
+        """A whole tick: test, absorb, mature, train. Returns the users whose visits closed, int32."""
+        self.test(batch, histories, catalogue)
+        self.absorb(batch, histories, catalogue)
+        closed = self.mature(batch.watermark_ms)
+        self.train()
+        return closed
+
+    def test(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
+        """Score the tick's visits and positives under statistics and weights of before the tick.
+
+        Histories may already hold the tick's events: they are read as of the pointers in the batch.
+        """
+        s, p = self.settings, batch.positives
+        takes = first_takes(p, histories, catalogue.born)
+        share = 4 if batch.lagging else 1
+        limits = {"seed": s.seed, "exponent": s.examination_exponent}
+        visits = training.wanted_visits(p, takes, limit=s.max_visit_examples // share, **limits)  # type: ignore[arg-type]
+        following = training.wanted_next(p, takes, limit=s.max_next_examples // share, **limits)  # type: ignore[arg-type]
+        groups = self._groups(catalogue.n_items)
+        self._open(batch.visits, histories, catalogue)
+        self._target(batch, takes, groups)
+        batches = self._read(visits, histories, catalogue)
+        batches += self._read(following, histories, catalogue, scored=(batch, groups))
+        self._tick = _Tick(takes, batches)
+
+    def absorb(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
+        """Count the tick's first takes, then take back what was retracted."""
+        assert self._tick is not None, "absorb comes after test"
+        takes, p = self._tick.takes, batch.positives
+        item, at_ms = p.item[takes.fresh], p.at_ms[takes.fresh]
+        self.counts.add(item)
+        self.decayed.add(item, at_ms)
+        self.recent.add(item, at_ms)
+        self.together.add(takes.pair_a, takes.pair_b, catalogue.n_items)
+        self.retract(batch.retractions, histories, catalogue)
+        self.versions.count(len(p))
+        self.prequential.advance(len(p))
+
+    def retract(self, retractions: Retractions, histories: HistoryReader, catalogue: Catalogue) -> None:
+        """Take purchases out of every statistic; the weights are not unlearned."""
+        if not len(retractions):
+            return
+        back = taken_back(retractions, histories, catalogue.born)
+        self.counts.add(back.item, -1)
+        self.decayed.add(back.item, back.at_ms, -1)
+        for item, at_ms in zip(back.item.tolist(), back.at_ms.tolist(), strict=True):
+            self.recent.retract(item, at_ms)
+        self.together.add(back.pair_a, back.pair_b, catalogue.n_items, sign=-1)
+
+    def mature(self, watermark_ms: int) -> Rows:
+        """Close visits and windows as of the watermark; returns the users of the closed visits, int32."""
+        self.recent.evict(watermark_ms)
+        closed = self.pending.close(watermark_ms)
+        self.prequential.add(NEXT_VISIT, closed.user_slice, closed.n_targets, closed.hits, dcg=closed.dcg)
+        judged = closed.n_organic > 0
+        gained = closed.organic_hits[judged, LEARNER] - closed.organic_hits[judged, RANKER]
+        self.versions.paired.add(closed.user_key[judged], gained / np.minimum(closed.n_organic[judged], K))
+        return closed.user
+
+    def train(self, max_steps: int | None = None) -> int:
+        """Learn from the tick's examples in at most `max_steps` micro-batches; returns how many were used."""
+        assert self._tick is not None, "train comes after test"
+        batches, self._tick = self._tick.batches[:max_steps], None
+        n = training.train(self.versions.learner, iter(batches))
+        self.versions.progress.n_steps += n
+        return n
+
+    def cut_due(self) -> bool:
+        """Whether a challenger should be cut now."""
+        return self.versions.cut_due()
+
+    def cut(self) -> Cut:
+        """Freeze and judge a challenger; store its tensors when the verdict is `promote`."""
+        return self.versions.cut()
+
+    def promote(self, version: str) -> bool:
+        """Let the waiting challenger serve, once its weights are durable; False when it is not the one waiting."""
+        return self.versions.promote(version)
+
+    def forget_items(self, rows: Rows) -> None:
+        """Start again for item rows that were given to other items."""
+        if len(rows):
+            for part in (self.counts, self.decayed, self.recent, self.together, self.pending, self.reach):
+                part.forget_items(rows)
+
+    def rank(
+        self,
+        pointer: Ints,
+        open_visit: Ints,
+        histories: HistoryReader,
+        *,
+        now_ms: int,
+        catalogue: Catalogue,
+        k: int = K,
+    ) -> Ranked:
+        """Slates of the champion for users, by their history pointers. Pure.
+
+        Args:
+            pointer: newest history row of each user, MISSING for none, [B].
+            open_visit: serial of the user's visit if it is still open, else MISSING, [B].
+            histories: where the pointers lead.
+            now_ms: event time of the slates.
+            catalogue: items and stock.
+            k: slots.
+        """
+        weights, parts = self.versions.champion.value, []
+        for low in range(0, len(pointer), BLOCK):
+            some = slice(low, low + BLOCK)
+            now = np.full(len(pointer[some]), now_ms, np.int64)
+            rows = self.scorer.profiles(histories, pointer[some], open_visit[some], now_ms=now, catalogue=catalogue)
+            parts.append(self.scorer.rank(rows, weights, catalogue, k=k))
+        if not parts:
+            empty = np.zeros((0, k))
+            return Ranked(empty.astype(np.int32), empty.astype(np.float32), empty.astype(np.int8))
+        return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def star(self, histories: HistoryReader, *, now_ms: int, catalogue: Catalogue, k: int = K) -> Ranked:
+        """The slate for users never seen, [1, k]."""
+        nobody = np.full(1, MISSING, np.int64)
+        return self.rank(nobody, nobody, histories, now_ms=now_ms, catalogue=catalogue, k=k)
+
+    def metrics_interval(self) -> dict[str, Any]:
+        """Metrics since the last call: {task: {model: {slice: {n, recall@20, ndcg@20}}}}."""
+        return self.prequential.take_interval()
+
+    def summary(self, n_items: int) -> dict[str, Any]:
+        """Metrics of the run by tenth, coverage and Gini index by model, and the learner's counts."""
+        progress = self.versions.progress
+        return {
+            "metrics": self.prequential.summary(),
+            "reach": self.reach.table(n_items),
+            "n_versions": progress.n_promotions + 1,
+            "n_cuts": progress.n_cuts,
+            "n_examples": progress.n_examples,
+            "n_steps": progress.n_steps,
+            "champion": progress.champion,
+            "pending_evicted": self.pending.n_evicted,
+        }
+
+    def _groups(self, n_items: int) -> Ints:
+        """Target group of each item as of now: 1 new, 2 head (the most taken fifth of those ever taken), 3 tail."""
+        counts = self.counts.in_visits[:n_items]
+        taken = np.sort(counts[counts > 0])
+        bar = taken[-max(1, int(HEAD_SHARE * len(taken)))] if len(taken) else 1
+        return np.where(counts == 0, 1, np.where(counts >= bar, 2, 3))
+
+    def _open(self, visits: Visits, histories: HistoryReader, catalogue: Catalogue) -> None:
+        if not len(visits):
+            return
+        sampled = in_sample(visits.user_key ^ visits.visit, self.settings.sample_one_in, self.settings.seed)
+        chosen = np.flatnonzero(sampled)
+        found = np.zeros(len(visits), np.int64)
+        found[visits.stand_in > 0] = 2
+        parts = [np.zeros((0, len(MODELS), K), np.int32)]
+        for low in range(0, len(chosen), BLOCK):
+            some = chosen[low : low + BLOCK]
+            rows = self.scorer.profiles(
+                histories, visits.before[some], visits.visit[some], now_ms=visits.start_at_ms[some], catalogue=catalogue
+            )
+            found[some] = np.where(visits.stand_in[some] > 0, 2, np.where(rows.known, 0, 1))
+            parts.append(self._lists(rows, ranker.VISIT, catalogue))
+            width = min(K, visits.served.shape[1])
+            parts[-1][:, SERVED, :width] = visits.served[some, :width]
+        lists = np.concatenate(parts)
+        self.reach.add(lists)
+        self.pending.open(visits, found, sampled, lists=lists)
+
+    def _lists(self, rows: Profiles, task: int, catalogue: Catalogue) -> Rows:
+        universe = self.scorer.universe(catalogue, rows)
+        view, statistics = View.of(universe, catalogue), self.scorer.statistics
+        x = self.scorer.inputs(rows, statistics.shared(universe), universe, catalogue)
+        logits = ranker.score(x, self.versions.champion.value[task]), ranker.score(x, self.versions.learner.value[task])
+        return all_lists(x, rows, logits, common=Baselines.of(statistics, universe, view.allowed), view=view)
+
+    def _target(self, batch: TickBatch, takes: Takes, groups: Ints) -> None:
+        p = batch.positives
+        place = self.pending.place(p.visit)
+        there = place >= 0
+        self.pending.touch(place[there], p.at_ms[there])
+        there &= takes.fresh
+        self.pending.target(place[there], p.item[there], groups[p.item[there]], p.source[there] == 0)
+
+    def _read(
+        self, wanted: training.Wanted, histories: HistoryReader, catalogue: Catalogue,
+        scored: tuple[TickBatch, Ints] | None = None,
+    ) -> list[training.Examples]:  # fmt: skip
+        """Features of examples, a micro-batch each; with `scored` their next-item metrics too."""
+        out: list[training.Examples] = []
+        size, statistics = self.settings.micro_batch, self.scorer.statistics
+        if not len(wanted):
+            return out
+        everyone = self.scorer.profiles(
+            histories, wanted.pointer, wanted.visit, now_ms=wanted.now_ms, catalogue=catalogue
+        )
+        universe = self.scorer.universe(catalogue, everyone)
+        shared = statistics.shared(universe)
+        view = View.of(universe, catalogue)
+        common = Baselines.of(statistics, universe, view.allowed)
+        for low in range(0, len(wanted), size):
+            high = min(low + size, len(wanted))
+            rows = everyone.pick(np.arange(low, high))
+            x = self.scorer.inputs(rows, shared, universe, catalogue)
+            out.append(training.examples(wanted, x, universe, low=low, high=high))
+            if scored is not None:
+                values = self.versions.champion.value[wanted.task], self.versions.learner.value[wanted.task]
+                logits = ranker.score(x, values[0]), ranker.score(x, values[1])
+                lists = all_lists(x, rows, logits, common=common, view=view)
+                self._score_next(scored, wanted.row[low:high], lists, rows.known)
+        return out
+
+    def _score_next(self, scored: tuple[TickBatch, Ints], row: Ints, lists: Rows, known: Mask) -> None:
+        p, groups = scored[0].positives, scored[1]
+        rank = rank_in(lists, p.item[row])
+        gain = np.where(rank >= 0, GAIN[rank], 0.0)
+        member = np.zeros((len(row), GROUPS), np.int64)
+        member[:, 0] = 1
+        member[np.arange(len(row)), groups[p.item[row]]] = 1
+        spread = member[:, None, :].astype(np.float64)
+        user_slice = np.where(p.stand_in[row] > 0, 2, np.where(known, 0, 1))
+        hits = (rank >= 0)[:, :, None] * spread
+        self.prequential.add(NEXT_ITEM, user_slice, member, hits, dcg=gain[:, :, None] * spread)

@@ -1,0 +1,183 @@
+"""Scores users over the catalogue: the lists of every model for the metrics, and the slates of the champion. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_rec.events import MISSING
+from stream_rec.learn.batch import HistoryReader
+from stream_rec.learn.prequential import MODELS, K
+from stream_rec.model import lists, ranker
+from stream_rec.model.features import Inputs, Profiles, Statistics, inputs, profiles
+
+Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Small = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
+
+BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR = 1, 2, 4, 8
+"""Bits of a slot's reasons."""
+POPULAR_RANK = 100
+
+
+class Ranked(NamedTuple):
+    """Slates of B users, best first."""
+
+    items: Rows
+    """[B, K], padded with MISSING."""
+    scores: Floats
+    """[B, K], -inf where padded."""
+    reasons: Small
+    """[B, K] bits: bought before, bought together with it, goes with this visit, popular this week."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Which items there are at a tick.
+
+    Args:
+        n_items: item rows in use.
+        servable: rows that may be shown, [n_items]; None = all.
+        born: history serial at which a row came into use, [n_items]; None = from the start.
+    """
+
+    n_items: int
+    servable: Mask | None = None
+    born: Ints | None = None
+
+
+class Scorer:
+    """Reads statistics and histories; changes neither.
+
+    Args:
+        statistics: the live ones.
+        history_rows: newest rows of a history that count.
+        full_items: up to this many items a user is scored over all of them.
+        pool_items: above that, over this many popular ones, the user's own and their partners.
+    """
+
+    def __init__(
+        self, statistics: Statistics, *, history_rows: int = 256, full_items: int = 20_000, pool_items: int = 4_096
+    ) -> None:
+        self.statistics, self.history_rows = statistics, history_rows
+        self.full_items, self.pool_items = full_items, pool_items
+
+    def profiles(
+        self, histories: HistoryReader, pointer: Ints, this_visit: Ints, *, now_ms: Ints, catalogue: Catalogue
+    ) -> Profiles:
+        """Profiles as of history pointers [B]."""
+        gathered = histories.gather(pointer, self.history_rows, catalogue.born)
+        return profiles(gathered, this_visit, now_ms)
+
+    def universe(self, catalogue: Catalogue, rows: Profiles | None = None) -> Rows:
+        """Item rows to score, rising: all, or above `full_items` a capped union."""
+        n = catalogue.n_items
+        if n <= self.full_items:
+            return np.arange(n, dtype=np.int32)
+        mass = self.statistics.decayed.mass[:n]
+        pools = [lists.most(mass[:, i], self.pool_items, np.arange(n, dtype=np.int32)) for i in range(mass.shape[1])]
+        if rows is not None:
+            pools += [rows.item, self.statistics.together.partners(rows.item, K)]
+        joined = np.unique(np.concatenate(pools))
+        return joined[(joined >= 0) & (joined < n)].astype(np.int32)
+
+    def inputs(self, rows: Profiles, shared: Floats, universe: Rows, catalogue: Catalogue) -> Inputs:
+        """Features of some profiles."""
+        return inputs(self.statistics, rows, shared, universe=universe, n_items=catalogue.n_items)
+
+    def rank(self, rows: Profiles, weights: Floats, catalogue: Catalogue, *, k: int) -> Ranked:
+        """The k best items of each user under one parameter set, [tasks, kinds, features].
+
+        Users with something in their open visit are ranked by the `continue` weights, others by `visit`.
+        """
+        universe = self.universe(catalogue, rows)
+        allowed = None if catalogue.servable is None else catalogue.servable[universe]
+        x = self.inputs(rows, self.statistics.shared(universe), universe, catalogue)
+        logits = ranker.score(x, weights[ranker.VISIT])
+        open_now = np.zeros(rows.n_users, np.bool_)
+        open_now[rows.owner[rows.in_visit]] = True
+        if open_now.any():
+            logits[open_now] = ranker.score(x, weights[ranker.CONTINUE])[open_now]
+        items, scores = lists.top(logits, k, universe, allowed)
+        return Ranked(items, scores, self._reasons(rows, x, universe, items))
+
+    def _reasons(self, rows: Profiles, x: Inputs, universe: Rows, items: Rows) -> Small:
+        there = items >= 0
+        column = np.where(there, np.minimum(np.searchsorted(universe, items), len(universe) - 1), 0)
+        user = np.broadcast_to(np.arange(len(items))[:, None], items.shape)
+        out = np.zeros(items.shape, np.int8)
+        width = np.int64(universe[-1]) + 2 if len(universe) else 1
+        own = rows.owner[rows.before] * width + rows.item[rows.before]
+        out |= np.where(np.isin(user * width + items, own), BOUGHT_BEFORE, 0).astype(np.int8)
+        for feature, bit in zip(x.together, (BOUGHT_TOGETHER, IN_THIS_VISIT), strict=True):
+            if feature is not None:
+                out |= np.where(feature[user, column] > 0, bit, 0).astype(np.int8)
+        recent = self.statistics.recent.counts[universe]
+        if len(recent):
+            bar = max(1, int(np.sort(recent)[-min(POPULAR_RANK, len(recent))]))
+            out |= np.where(recent[column] >= bar, POPULAR, 0).astype(np.int8)
+        return np.where(there, out, 0).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The lists that are the same for everyone at a tick."""
+
+    popular: Rows
+    """Twice K of the last seven days' most taken."""
+    decayed: Rows
+
+    @classmethod
+    def of(cls, statistics: Statistics, universe: Rows, allowed: Mask | None) -> Baselines:
+        """Read them from the statistics."""
+        recent = statistics.recent.counts[universe].astype(np.float64)
+        mass = statistics.decayed.mass[universe, 1]
+        return cls(lists.most(recent, 2 * K, universe, allowed), lists.most(mass, K, universe, allowed))
+
+
+def all_lists(x: Inputs, rows: Profiles, logits: tuple[Floats, Floats], *, common: Baselines, view: View) -> Rows:
+    """The lists of every model but `served` for B users, int32 [B, MODELS, K].
+
+    Args:
+        x: features.
+        rows: profiles.
+        logits: of the champion and of the learner, each [B, U].
+        common: lists that are the same for everyone.
+        view: what may be shown.
+    """
+    out = np.full((rows.n_users, len(MODELS), K), MISSING, np.int32)
+    place = {name: i for i, name in enumerate(MODELS)}
+    for name, score in zip(("ranker", "learner"), logits, strict=True):
+        out[:, place[name]] = lists.top(score, K, view.universe, view.allowed)[0]
+    out[:, place["popular_7d"]] = common.popular[:K]
+    out[:, place["popular_decayed"]] = common.decayed
+    co = [np.expm1(feature) for feature in x.together if feature is not None]
+    if co:
+        items, scores = lists.top(sum(co[1:], co[0]), K, view.universe, view.allowed)
+        out[:, place["cooccurrence"]] = np.where(scores > 0, items, MISSING)
+    own = lists.repeat(rows, K, view.servable)
+    out[:, place["repeat"]] = own
+    out[:, place["own_then_popular_7d"]] = lists.fill(own, common.popular)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A universe and what of it may be shown."""
+
+    universe: Rows
+    allowed: Mask | None
+    """Over the universe."""
+    servable: Mask | None
+    """Over all item rows."""
+
+    @classmethod
+    def of(cls, universe: Rows, catalogue: Catalogue) -> View:
+        """Restrict the catalogue's stock filter to the universe."""
+        servable = catalogue.servable
+        return cls(universe, None if servable is None else servable[universe], servable)

@@ -1,0 +1,199 @@
+"""What the ranker sees: for each user and item, popularity, the user's own history and co-occurrence with it.
+
+Three kinds of features, kept apart because of their shapes: `shared` ones are the same for every user [N, S], `own`
+ones are zero except for the items a user has [R, O], `together` ones are dense [T, B, N]. What happened in the
+open visit is kept apart from what was bought before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_rec.events import MISSING
+from stream_rec.model.cooccurrence import Cooccurrence
+from stream_rec.model.popularity import DAY_MS, DecayedPopularity, ItemCounts, RecentPopularity
+
+Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+HALF_LIVES_MS = (1 * DAY_MS, 7 * DAY_MS, 28 * DAY_MS)
+SHARED = ("popular_7d", "popular_1d_decayed", "popular_7d_decayed", "popular_28d_decayed", "in_visits")
+OWN = ("own_visits", "in_last_visit", "own_recency", "own_share", "in_this_visit")
+TOGETHER = ("with_bought_before", "with_this_visit")
+NAMES = SHARED + OWN + TOGETHER
+N_FEATURES = len(NAMES)
+
+CO_FLOOR = 0.05
+RECENCY_MS = 30 * DAY_MS
+
+
+class History(Protocol):
+    """Histories of B users, each field [B, L], newest first, padded with MISSING."""
+
+    @property
+    def item(self) -> Rows:
+        """Item rows."""
+        ...
+
+    @property
+    def at_ms(self) -> Ints:
+        """Event times."""
+        ...
+
+    @property
+    def visit(self) -> Ints:
+        """Visit serials."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """Histories of B users as rows, one a user and item, sorted by (user, item)."""
+
+    n_users: int
+    owner: Ints
+    """User of a row, 0..B-1, rising, [R]."""
+    item: Rows
+    values: Floats
+    """OWN features, [R, O]."""
+    n_before: Ints
+    """Visits before this one in which the user took the item, [R]."""
+    before: Mask
+    """Taken before this visit, [R]."""
+    in_visit: Mask
+    """Taken in this visit, [R]."""
+    known: Mask
+    """Whether a user has anything from before this visit, [B]."""
+
+    def pick(self, users: Ints) -> Profiles:
+        """The profiles of some users, in the given order."""
+        low, high = np.searchsorted(self.owner, users), np.searchsorted(self.owner, users, side="right")
+        sizes = high - low
+        owner = np.repeat(np.arange(len(users)), sizes)
+        rows = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(low, sizes)
+        return Profiles(
+            len(users),
+            owner,
+            self.item[rows],
+            self.values[rows],
+            self.n_before[rows],
+            self.before[rows],
+            self.in_visit[rows],
+            self.known[users],
+        )
+
+
+def profiles(history: History, this_visit: Ints, now_ms: Ints) -> Profiles:
+    """Histories [B, L] as profiles.
+
+    Args:
+        history: as gathered.
+        this_visit: the user's open visit, MISSING when none is open, [B].
+        now_ms: event time the histories are looked at from, [B].
+    """
+    n_users = len(history.item)
+    user, place = np.nonzero(history.item >= 0)
+    item, visit, at_ms = history.item[user, place], history.visit[user, place], history.at_ms[user, place]
+    now_here = visit == this_visit[user]
+    last_visit = np.full(n_users, MISSING, np.int64)
+    older = np.flatnonzero(~now_here)
+    last_visit[user[older][::-1]] = visit[older][::-1]  # the newest is written last
+    steps = np.ones(len(older), np.bool_)
+    steps[1:] = (visit[older][1:] != visit[older][:-1]) | (user[older][1:] != user[older][:-1])
+    n_visits = np.bincount(user[older][steps], minlength=n_users)
+
+    order = np.lexsort((np.arange(len(item)), item, user))
+    user, item, visit, at_ms, now_here = user[order], item[order], visit[order], at_ms[order], now_here[order]
+    first = np.ones(len(item), np.bool_)
+    first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    new_visit = first.copy()
+    new_visit[1:] |= visit[1:] != visit[:-1]
+    starts = np.flatnonzero(first)
+    owner, item = user[starts], item[starts]
+    n_before = _per_group(np.add, (new_visit & ~now_here).astype(np.int64), starts)
+    last_at = _per_group(np.maximum, np.where(now_here, MISSING, at_ms), starts)
+    in_last = _per_group(np.maximum, (~now_here & (visit == last_visit[user])).astype(np.int64), starts)
+    in_visit = _per_group(np.maximum, now_here.astype(np.int64), starts) > 0
+    before = n_before > 0
+    age = np.maximum(now_ms[owner] - last_at, 0) / RECENCY_MS
+    values = np.stack(
+        [
+            np.log(10.0 * n_before + 1.0),
+            in_last,
+            np.where(before, 1.0 / (1.0 + age), 0.0),
+            n_before / np.maximum(n_visits[owner], 1),
+            in_visit,
+        ],
+        axis=1,
+    ).astype(np.float32)
+    return Profiles(n_users, owner.astype(np.int64), item, values, n_before, before, in_visit, n_visits > 0)
+
+
+def _per_group(how: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
+    return how.reduceat(values, starts) if len(starts) else values[:0]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The live statistics that features are read from."""
+
+    counts: ItemCounts
+    decayed: DecayedPopularity
+    recent: RecentPopularity
+    together: Cooccurrence
+
+    def shared(self, universe: Rows) -> Floats:
+        """SHARED features of the items in `universe`, float32 [U, S]."""
+        mass = self.decayed.mass[universe]
+        columns = [np.log(self.recent.counts[universe] + 1.0)]
+        columns += [np.log(mass[:, i] + 0.1) for i in range(len(HALF_LIVES_MS))]
+        columns.append(np.log(self.counts.in_visits[universe] + 1.0))
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def with_own(self, rows: Profiles, universe: Rows, *, n_items: int, in_visit: bool) -> Floats:
+        """Cosine co-occurrence of every item with what a user has, float32 [B, U], 0 or more."""
+        chosen = np.flatnonzero(rows.in_visit if in_visit else rows.before)
+        item, owner = rows.item[chosen], rows.owner[chosen]
+        norm = 1.0 / np.sqrt(np.maximum(self.counts.in_visits[:n_items], 1)).astype(np.float32)
+        sums = self.together.sums(item, norm[item], owner, n_users=rows.n_users, n_items=n_items)
+        sums *= norm
+        return sums if len(universe) == n_items else sums[:, universe]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Features of B users over the U items of a universe."""
+
+    shared: Floats
+    """[U, S]."""
+    together: tuple[Floats | None, ...]
+    """One [B, U] a name of TOGETHER: log((x + floor) / floor); None where it is zero for all."""
+    owner: Ints
+    column: Ints
+    """Place in the universe, [R]."""
+    values: Floats
+    """[R, O]."""
+    known: Mask
+    """[B]."""
+
+
+def inputs(statistics: Statistics, rows: Profiles, shared: Floats, *, universe: Rows, n_items: int) -> Inputs:
+    """Everything the ranker needs to score `rows` over `universe` (rising item rows)."""
+    co: list[Floats | None] = []
+    for in_visit in (False, True):
+        if not (rows.in_visit if in_visit else rows.before).any():
+            co.append(None)
+            continue
+        x = statistics.with_own(rows, universe, n_items=n_items, in_visit=in_visit)
+        x *= 1.0 / CO_FLOOR
+        co.append(np.log1p(x, out=x))
+    column = np.searchsorted(universe, rows.item)
+    column[column == len(universe)] = 0
+    inside = universe[column] == rows.item
+    return Inputs(shared, tuple(co), rows.owner[inside], column[inside], rows.values[inside], rows.known)
