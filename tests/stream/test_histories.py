@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_rec.component import digest
+from stream_rec.events import MISSING, Kind
+from stream_rec.stream.histories import Histories, HistoryRow
+
+EVENT = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([Kind.CLICK, Kind.PURCHASE]), st.integers(0, 2))
+"""User, item, kind, order."""
+EVENTS = st.lists(EVENT, max_size=40)
+
+
+class Oracle:
+    """Every row ever, in a list; a history is found by scanning it."""
+
+    def __init__(self, capacity):
+        self.capacity, self.rows, self.last = capacity, [], {}
+
+    def append(self, user, item, kind, order):
+        serial = len(self.rows)
+        self.rows.append({"user": user, "item": item, "kind": int(kind), "order": order, "live": True})
+        self.last[user] = serial
+
+    def chain(self, start):
+        first = max(0, len(self.rows) - self.capacity)
+        if not first <= start < len(self.rows):
+            return []
+        return [s for s in range(start, first - 1, -1) if self.rows[s]["user"] == self.rows[start]["user"]]
+
+    def gather(self, start, limit, born):
+        def shown(serial):
+            row = self.rows[serial]
+            return row["item"] if row["live"] and serial >= born[row["item"]] else MISSING
+
+        return [shown(s) for s in self.chain(start)[:limit]]
+
+    def retract(self, start, item, order, born):
+        chain = [
+            s
+            for s in self.chain(start)
+            if s >= born
+            and (self.rows[s]["item"], self.rows[s]["kind"], self.rows[s]["live"]) == (item, Kind.PURCHASE, True)
+        ]
+        same = [s for s in chain if self.rows[s]["order"] == order]
+        found = (same or chain or [MISSING])[0]
+        if found != MISSING:
+            self.rows[found]["live"] = False
+        return found
+
+
+def fold(histories, oracle, events):
+    """Append events one by one to both."""
+    for user, item, kind, order in events:
+        at_ms = 10 * histories.next_serial
+        prev = oracle.last.get(user, MISSING)
+        histories.append(item, at_ms, kind, visit=user, order=order, prev=prev)
+        oracle.append(user, item, kind, order)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(
+    st.integers(1, 30),
+    EVENTS,
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 2)), max_size=6),
+    EVENTS,
+    st.integers(0, 12),
+    st.lists(st.integers(0, 50), min_size=5, max_size=5),
+)
+def test_histories_equal_a_scan_over_every_row(capacity, before, refunds, after, limit, born):
+    histories, oracle = Histories(capacity), Oracle(capacity)
+    fold(histories, oracle, before)
+    for user, item, order in refunds:
+        start = oracle.last.get(user, MISSING)
+        assert histories.retract(start, item, order) == oracle.retract(start, item, order, 0)
+    fold(histories, oracle, after)
+    starts = np.arange(-1, len(oracle.rows) + 1)
+    gathered = histories.gather(starts, limit, np.array(born))
+    expected = [oracle.gather(s, limit, born) for s in starts.tolist()]
+    width = max(len(e) for e in expected)
+    assert gathered.item.tolist() == [e + [MISSING] * (width - len(e)) for e in expected]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.integers(1, 30), EVENTS, EVENTS, EVENTS)
+def test_restored_histories_go_on_like_ones_that_never_stopped(capacity, before, between, after):
+    histories, oracle, fresh = Histories(capacity), Oracle(capacity), Histories(capacity)
+    fold(histories, oracle, before)
+    fresh.restore(histories.snapshot())
+    twin = Oracle(capacity)
+    fold(Histories(capacity), twin, before)
+    fold(histories, oracle, between + after)
+    fold(fresh, twin, between + after)
+    assert digest(fresh.snapshot()) == digest(histories.snapshot())
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.integers(40, 60), EVENTS, EVENTS)
+def test_appending_many_equals_appending_one_by_one(capacity, before, batch):
+    one, many, oracle = Histories(capacity), Histories(capacity), Oracle(capacity)
+    fold(one, oracle, before)
+    many.restore(one.snapshot())
+    first = one.next_serial
+    fold(one, oracle, batch)
+    rows = [one.row(s) for s in range(first, first + len(batch))]
+    columns = {name: np.array([getattr(r, name) for r in rows], np.int64) for name in HistoryRow._fields}
+    serials = many.append_many(
+        columns["item"],
+        columns["at_ms"],
+        columns["kind"],
+        visit=columns["visit"],
+        order=columns["order"],
+        prev=columns["prev"],
+    )
+    assert serials.tolist() == list(range(first, first + len(batch)))
+    assert digest(many.snapshot()) == digest(one.snapshot())
+
+
+def filled(events, capacity=100):
+    histories, oracle = Histories(capacity), Oracle(capacity)
+    fold(histories, oracle, events)
+    return histories
+
+
+def test_a_pointer_taken_before_an_event_does_not_see_it():
+    histories = filled([(0, 1, Kind.CLICK, 0), (0, 2, Kind.CLICK, 0)])
+    assert histories.gather(np.array([0]), 10).item.tolist() == [[1]]
+
+
+def test_every_field_of_a_masked_row_is_missing():
+    histories = filled([(0, 1, Kind.PURCHASE, 0)])
+    histories.retract(0, 1, 0)
+    assert [column.tolist() for column in histories.gather(np.array([0]), 10)] == [[[MISSING]]] * 5
+
+
+def test_gathered_columns_belong_to_their_rows():
+    histories = filled([(0, 1, Kind.CLICK, 0), (0, 2, Kind.PURCHASE, 7)])
+    gathered = histories.gather(np.array([1, MISSING]), 10)
+    assert gathered.at_ms.tolist() == [[10, 0], [MISSING, MISSING]]
+    assert gathered.kind.tolist() == [[Kind.PURCHASE, Kind.CLICK], [MISSING, MISSING]]
+    assert gathered.serial.tolist() == [[1, 0], [MISSING, MISSING]]
+    assert gathered.visit.tolist() == [[0, 0], [MISSING, MISSING]]
+
+
+def test_gathered_arrays_have_the_dtypes_of_the_columns():
+    gathered = filled([(0, 1, Kind.CLICK, 0)]).gather(np.array([0]), 10)
+    assert [c.dtype for c in gathered] == [np.int32, np.int64, np.int8, np.int64, np.int64]
+
+
+def test_no_pointers_give_an_empty_answer():
+    assert filled([]).gather(np.array([], np.int64), 10).item.shape == (0, 0)
+
+
+def test_a_refund_prefers_the_line_of_its_order_over_a_later_one():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (0, 1, Kind.PURCHASE, 6)])
+    assert histories.retract(1, 1, 5) == 0
+
+
+def test_a_refund_without_an_order_takes_the_latest_purchase():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (0, 1, Kind.PURCHASE, 6)])
+    assert [histories.retract(1, 1, 0) for _ in range(3)] == [1, 0, MISSING]
+
+
+def test_a_refund_does_not_touch_the_purchase_of_an_item_that_had_the_row_before():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (0, 2, Kind.CLICK, 0)])
+    assert histories.retract(1, 1, 5, born=1) == MISSING
+
+
+def test_a_refund_looks_at_a_bounded_number_of_rows():
+    histories, oracle = Histories(100, max_steps=3), Oracle(100)
+    fold(histories, oracle, [(0, 1, Kind.PURCHASE, 5), *[(0, 2, Kind.CLICK, 0)] * 3])
+    assert histories.retract(3, 1, 5) == MISSING
+    assert histories.retract(2, 1, 5) == 0
+
+
+def test_an_overwritten_row_is_gone():
+    histories = filled([(0, 1, Kind.CLICK, 0)] * 5, capacity=3)
+    assert [histories.row(s) is None for s in (-1, 1, 2, 4, 5)] == [True, True, False, False, True]
+    assert histories.gather(np.array([4, 1]), 10).serial.tolist() == [[4, 3, 2], [MISSING] * 3]
+
+
+def test_a_tick_larger_than_the_ring_is_refused():
+    many = np.zeros(4, np.int64)
+    with pytest.raises(ValueError, match="capacity"):
+        Histories(3).append_many(many, many, many, visit=many, order=many, prev=many)
