@@ -65,9 +65,10 @@ def retained(
     stay = {by_age[0].name} | {kept.name for kept in by_age[-max(1, keep) :]}
     stay |= {kept.name for kept in by_age if kept.name in pinned}
     for length_ms, reach_ms in ((HOUR_MS, DAY_MS), (DAY_MS, horizon_ms)):
+        oldest = (newest_ms - reach_ms) // length_ms
         first_of: dict[int, str] = {}
         for kept in by_age:
-            if newest_ms - kept.cut_at_ms <= reach_ms:
+            if kept.cut_at_ms // length_ms >= oldest:
                 first_of.setdefault(kept.cut_at_ms // length_ms, kept.name)
         stay |= set(first_of.values())
     return stay

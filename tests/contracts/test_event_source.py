@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 
 from stream_rec.errors import InputGone
 from stream_rec.events import Topic
+from stream_rec.io.files import FileSource
 from stream_rec.io.memory import MemoryBroker, MemorySource
 from stream_rec.ports import EventSource
 
@@ -50,7 +53,21 @@ def memory(_folder: Path) -> EventSource:
     return MemorySource(broker)
 
 
-MAKERS: list[Make] = [memory]
+def files(folder: Path) -> EventSource:
+    events, items = folder / "events.jsonl", folder / "items.jsonl"
+    events.write_bytes(b"".join(line + b"\n" for line in event_lines()))
+    items.write_bytes(b"".join(line + b"\n" for _, line in item_lines()))
+    return FileSource(events, items)
+
+
+def compressed_files(folder: Path) -> EventSource:
+    events, items = folder / "events.jsonl.gz", folder / "items.jsonl.zst"
+    events.write_bytes(gzip.compress(b"".join(line + b"\n" for line in event_lines())))
+    items.write_bytes(zstandard.compress(b"".join(line + b"\n" for _, line in item_lines())))
+    return FileSource(events, items)
+
+
+MAKERS: list[Make] = [memory, files, compressed_files]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
