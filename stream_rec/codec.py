@@ -154,7 +154,7 @@ class Slate(msgspec.Struct, kw_only=True):
     statistics_tick: Annotated[int, Meta(description="tick whose statistics scored it")]
     policy: str
     slots: list[Slot]
-    policy_version: str | None = None
+    policy_version: int | str | None = None
     candidates: Candidates | None = None
     budget: Annotated[float | None, Meta(description="share of utility spent on exploring")] = None
     query: str | None = None
@@ -163,8 +163,11 @@ class Slate(msgspec.Struct, kw_only=True):
 class VersionNotice(msgspec.Struct, kw_only=True):
     """A record of the `versions` topic: a promotion, rollback, pin or refused command."""
 
-    version: str
-    event: Annotated[str, Meta(description="promote, rollback, pin, refused, ...")]
+    version: Annotated[str | None, Meta(description="absent in the answer to a command that names none")] = None
+    event: Annotated[str | None, Meta(description="promote, rollback, pin, ...")] = None
+    command: Annotated[str | None, Meta(description="the control command that this answers")] = None
+    status: Annotated[str | None, Meta(description="of the command: done or refused")] = None
+    weights: Annotated[str | None, Meta(description="path of the weights in the run folder")] = None
     verdict: dict[str, Any] | None = None
     url: str | None = None
     sha256: str | None = None

@@ -5,10 +5,9 @@ The caches below hold only results of pure functions and are emptied when full, 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stream_rec.codec import Event, EventItem
 from stream_rec.errors import BadRecord
@@ -16,7 +15,7 @@ from stream_rec.events import MISSING, Item, Kind, Line, Record
 from stream_rec.stream import quality
 from stream_rec.stream.catalogue import carried
 from stream_rec.stream.fields import MAX_ITEMS, text_of
-from stream_rec.stream.privacy import MASK_63, Pseudonym, Pseudonymiser, scrub
+from stream_rec.stream.privacy import Pseudonym, Pseudonymiser, scrub
 
 MAX_CACHED = 1 << 16
 """Ids that each cache holds before it starts anew."""
@@ -30,6 +29,8 @@ USER, SESSION, ORDER, NOBODY = range(4)
 _IMPRESSION, _SEARCH = int(Kind.IMPRESSION), int(Kind.SEARCH)
 _NAN = math.nan
 _new_line = tuple.__new__
+
+_Head = tuple[int, int, int, bytes | None, int, int, int, int]
 
 
 class Known(NamedTuple):
@@ -53,12 +54,12 @@ class EventLines:
 
     def __init__(self, pseudonymiser: Pseudonymiser, *, not_products: Set[str] = frozenset()) -> None:
         self._names = pseudonymiser
+        self._event = pseudonymiser.event
         self._not_products = not_products
         self._users: dict[str, Known] = {}
         self._sessions: dict[str, Known] = {}
         self._orders: dict[str, Known] = {}
         self._items: dict[str, tuple[str, tuple[str, ...]]] = {}
-        self._event_hash = hashlib.blake2b(digest_size=8, key=pseudonymiser.event_key)
 
     def lines(
         self, index: int, record: Record, event: Event, *, nth: int, words: list[str]
@@ -81,7 +82,8 @@ class EventLines:
         if type(at_ms) is not int or not quality.MIN_AT_MS <= at_ms <= quality.MAX_AT_MS:
             at_ms = quality.time_ms(at_ms, words)
         digest = self._digest(record, event.event_id, nth, words)
-        head = (index, kind, at_ms, *self._who(event, words), digest)
+        user, stand_in, session, order = self._who(event, words)
+        head = (index, kind, at_ms, user, stand_in, session, order, digest)
         tail = _tail(event, words)
         things = event.items
         if not things:
@@ -96,11 +98,12 @@ class EventLines:
         return self._item_lines(head, things, tail, words)
 
     def _item_lines(
-        self, head: tuple[Any, ...], things: list[EventItem], tail: tuple[float, str, str], words: list[str]
+        self, head: _Head, things: list[EventItem], tail: tuple[float, str, str], words: list[str]
     ) -> tuple[list[Line], list[Item]]:
         if len(things) > MAX_ITEMS:
             raise BadRecord("too_many_items", "validate")
-        kind: int = head[1]
+        index, kind, at_ms, user, stand_in, session, order, digest = head
+        rating, decision_id, query = tail
         in_order = kind == _IMPRESSION and _say_no_position(things)
         if in_order:
             words.append("position_from_order")
@@ -118,9 +121,12 @@ class EventLines:
                 position = quality.position_of(position, words)
             price = _NAN if price is None else quality.price_of(kind, price, words)
             quantity = 1.0 if quantity is None else quality.quantity_of(kind, quantity, words)
-            out.append(_new_line(Line, (*head, item_id, position, price, quantity, *tail)))
+            # One flat tuple: this line runs once an item of an event, and unpacking with * costs as much as the rest.
+            values = (index, kind, at_ms, user, stand_in, session, order, digest, item_id, position, price, quantity,
+                      rating, decision_id, query)  # fmt: skip
+            out.append(_new_line(Line, values))
             if thing.title or thing.category or thing.brand:
-                about.append(carried(item_id, thing, price, head[2], words))
+                about.append(carried(item_id, thing, price, at_ms, words))
         if not out:
             raise quality.Ignored("not_a_product")
         return out, about
@@ -184,9 +190,7 @@ class EventLines:
             text = f"\0{record.topic}\0{record.partition}\0{record.offset}\0{nth}"
         elif len(text) > quality.MAX_EVENT_ID or "\0" in text:
             raise BadRecord("bad_event_id", "validate")
-        hashed = self._event_hash.copy()
-        hashed.update(text.encode("utf-8", "surrogatepass"))
-        return int.from_bytes(hashed.digest(), "little") & MASK_63
+        return self._event(text)
 
 
 def _single(event: Event) -> EventItem:

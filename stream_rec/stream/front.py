@@ -15,7 +15,7 @@ import msgspec
 from stream_rec.codec import StrictEvent
 from stream_rec.errors import BadRecord
 from stream_rec.events import Item, Line, Output, Record, Topic
-from stream_rec.stream import wire
+from stream_rec.stream import quality, wire
 from stream_rec.stream.catalogue import control_of, item_of, key_id
 from stream_rec.stream.event_lines import EventLines
 from stream_rec.stream.fields import event_of
@@ -47,8 +47,6 @@ class FrontBatch:
     """(record index, item whose text an event carries), `updated_at_ms` being the event's time."""
     controls: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
     """(record index, command, its checked arguments); see `catalogue.control_of`."""
-    dead_letters: list[tuple[int, Output]] = field(default_factory=list)
-    """(record index, its sealed dead letter), ascending."""
     unknown_fields: int = 0
     """Fields that the wire format does not name, over all records that could be read."""
 
@@ -106,20 +104,20 @@ class Front:
             except Ignored as outcome:
                 batch.verdicts[index] = (IGNORED, outcome.args[0])
             except BadRecord as bad:
-                self._bury(index, record, batch, bad)
+                batch.verdicts[index] = (DEAD_LETTERED, bad.reason)
             except _DEFECTS:
-                self._bury(index, record, batch, BadRecord("unexpected", "validate"))
+                batch.verdicts[index] = (DEAD_LETTERED, "unexpected")
         return batch
 
-    def _bury(self, index: int, record: Record, batch: FrontBatch, bad: BadRecord) -> None:
-        batch.verdicts[index] = (DEAD_LETTERED, bad.reason)
-        batch.dead_letters.append((index, self._sealer.seal(record, reason=bad.reason, stage=bad.stage)))
+    def seal(self, record: Record, reason: str) -> Output:
+        """The dead letter of a record, whoever judged it; `reason` is a word, never a value."""
+        return self._sealer.seal(record, reason=reason, stage=quality.stage_of(reason))
 
     def _event(self, index: int, record: Record, batch: FrontBatch, words: list[str]) -> None:
         value = self._value(record)
         if self._adapter is None and not record.headers:
-            # Most records have the exact form of the schema: one typed decode, nothing to repair or count.
-            wire.check_depth(value)
+            # Most records have the exact form of the schema: one typed decode, nothing to repair or count. It refuses
+            # what the schema does not name before it descends, so that depth needs no check.
             try:
                 event = self._strict.decode(value)
             except ValueError:

@@ -23,6 +23,7 @@ from stream_rec.events import Output, Record, Topic
 
 MASK_63 = (1 << 63) - 1
 USER_KEY_BYTES = 16
+_BLOCK_BYTES = 64
 MAX_SEALED_BYTES = 64 * 1024
 """Most bytes of a record's key, headers and value together that a dead letter keeps."""
 
@@ -51,10 +52,12 @@ class Pseudonymiser:
             raise SettingsError(
                 "privacy.key is empty; give any secret text, for example the output of `openssl rand -hex 32`"
             )
-        self._key = key
-        self._session_key = subkey(key, "session")
-        self._order_key = subkey(key, "order")
-        self._event_key = subkey(key, "event")
+        block = hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key
+        self._inner = hashlib.sha256(bytes(b ^ 0x36 for b in block.ljust(_BLOCK_BYTES, b"\0")))
+        self._outer = hashlib.sha256(bytes(b ^ 0x5C for b in block.ljust(_BLOCK_BYTES, b"\0")))
+        self._session = hashlib.blake2b(digest_size=24, key=subkey(key, "session"))
+        self._order = hashlib.blake2b(digest_size=24, key=subkey(key, "order"))
+        self._event = hashlib.blake2b(digest_size=8, key=subkey(key, "event"))
         self.fingerprint = fingerprint(key)
         """16 hex digits that tell keys apart and reveal nothing of them."""
 
@@ -64,35 +67,31 @@ class Pseudonymiser:
         >>> Pseudonymiser(b"demo").user_key("17850").hex()
         'f056549d55e7ebb07598c301633f5153'
         """
-        return hmac.digest(self._key, raw.encode("utf-8", "surrogatepass"), "sha256")[:USER_KEY_BYTES]
+        # HMAC (RFC 2104) from hashes that have taken the key already: a third of the cost of starting anew.
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(raw.encode("utf-8", "surrogatepass"))
+        outer.update(inner.digest())
+        return outer.digest()[:USER_KEY_BYTES]
 
     def session(self, raw: str) -> Pseudonym:
-        """The session's number and what stands for its user."""
-        return _pseudonym(self._session_key, raw)
+        """The session's number and what stands for its user (keyed BLAKE2b)."""
+        return _pseudonym(self._session.copy(), raw)
 
     def order(self, raw: str) -> Pseudonym:
-        """The order's number and what stands for its user."""
-        return _pseudonym(self._order_key, raw)
+        """The order's number and what stands for its user (keyed BLAKE2b)."""
+        return _pseudonym(self._order.copy(), raw)
 
     def event(self, raw: str) -> int:
         """63-bit keyed digest of an event id (BLAKE2b)."""
-        return event_digest(self._event_key, raw)
-
-    @property
-    def event_key(self) -> bytes:
-        """The key of `event_digest`, for a caller in a hot loop."""
-        return self._event_key
+        hashed = self._event.copy()
+        hashed.update(raw.encode("utf-8", "surrogatepass"))
+        return int.from_bytes(hashed.digest(), "little") & MASK_63
 
 
-def event_digest(key: bytes, raw: str) -> int:
-    """63 bits of BLAKE2b over `raw`, keyed."""
-    digest = hashlib.blake2b(raw.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
-    return int.from_bytes(digest, "little") & MASK_63
-
-
-def _pseudonym(key: bytes, raw: str) -> Pseudonym:
-    digest = hmac.digest(key, raw.encode("utf-8", "surrogatepass"), "sha256")
-    return Pseudonym(int.from_bytes(digest[16:24], "little") & MASK_63 or 1, digest[:USER_KEY_BYTES])
+def _pseudonym(hashed: hashlib.blake2b, raw: str) -> Pseudonym:
+    hashed.update(raw.encode("utf-8", "surrogatepass"))
+    digest = hashed.digest()
+    return Pseudonym(int.from_bytes(digest[16:], "little") & MASK_63 or 1, digest[:USER_KEY_BYTES])
 
 
 def subkey(key: bytes, purpose: str, n_bytes: int = 32) -> bytes:

@@ -64,7 +64,7 @@ REPAIRS = {
 }
 """Repair word to what was done."""
 
-REASONS = {
+_DECODE_REASONS = {
     "no_value": "the record has no value",
     "empty": "the value is blank",
     "too_large": "the value is larger than quality.max_record_bytes",
@@ -75,7 +75,9 @@ REASONS = {
     "too_deep": "objects and arrays are nested deeper than 32",
     "bad_cloudevent": "the CloudEvents envelope has no readable data",
     "cloudevent_version": "the CloudEvents version is not 1.x",
-    "adapter_failed": "the format adapter could not read the object",
+}
+_ADAPT_REASONS = {"adapter_failed": "the format adapter could not read the object"}
+_VALIDATE_REASONS = {
     "missing_event_type": "event_type is missing",
     "bad_event_type": "event_type is no text",
     "missing_event_at": "event_at is missing",
@@ -97,7 +99,11 @@ REASONS = {
     "bad_command": "the control record's command or an argument of it is not usable",
     "unexpected": "a defect of this program; please report it",
 }
+_ORDER_REASONS = {"in_future": "event_at is in the future"}
+REASONS = _DECODE_REASONS | _ADAPT_REASONS | _VALIDATE_REASONS | _ORDER_REASONS
 """Dead-letter reason to what it means."""
+_STAGES = {"decode": _DECODE_REASONS, "adapt": _ADAPT_REASONS, "validate": _VALIDATE_REASONS, "order": _ORDER_REASONS}
+_STAGE_OF = {reason: stage for stage, reasons in _STAGES.items() for reason in reasons}
 
 IGNORED = {
     "unknown_type": "the event type is not used",
@@ -107,6 +113,15 @@ IGNORED = {
     "unknown_topic": "the topic is not an input",
 }
 """Reason of an ignored record to what it means."""
+
+
+def stage_of(reason: str) -> str:
+    """Where a record with this reason ended: `decode`, `adapt`, `validate` or `order`.
+
+    >>> stage_of("not_json"), stage_of("bad_price")
+    ('decode', 'validate')
+    """
+    return _STAGE_OF.get(reason, "validate")
 
 
 class Ignored(Exception):
