@@ -45,6 +45,7 @@ def _unique(words: tuple[str, ...]) -> tuple[str, ...]:
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_name)]
 PathSetting = Annotated[Path | None, BeforeValidator(_no_path)]
 Positive = Literal["click", "view_item", "add_to_cart", "add_to_wishlist", "share", "review", "purchase"]
+Words = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_unique)]
 Positives = Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(_split), AfterValidator(_unique)]
 
 
@@ -103,12 +104,6 @@ class Tick(Section):
     max_wait_ms: int = operational(
         100, "Wait in ms after which a tick closes; a backfill closes by records alone.", ge=1, le=MINUTE_MS
     )
-    ahead_records: int = operational(
-        5_000, "Records one partition may run ahead of the others before it is paused.", ge=1, le=1_000_000
-    )
-    ahead_ms: int = operational(
-        MINUTE_MS, "The same in ms of record time. More: steadier reading, more memory.", ge=SECOND_MS, le=DAY_MS
-    )
 
 
 class Watermark(Section):
@@ -122,9 +117,6 @@ class Watermark(Section):
     )
     idle_ms: int = operational(
         MINUTE_MS, "Silence in ms after which a partition no longer holds the watermark back.", ge=SECOND_MS, le=DAY_MS
-    )
-    in_future_ms: int = semantic(
-        5 * MINUTE_MS, "How far in ms an event may be ahead of the worker's clock.", ge=SECOND_MS, le=DAY_MS
     )
     max_partitions: int = semantic(1024, "Events partitions that can be followed.", ge=1, le=65_536)
 
@@ -158,9 +150,6 @@ class Visits(Section):
     """What a visit is when an event has neither session nor order."""
 
     gap_ms: int = semantic(30 * MINUTE_MS, "Pause in ms of event time that ends a visit.", ge=SECOND_MS, le=7 * DAY_MS)
-    max_open: int = semantic(
-        50_000, "Visits waiting to be scored; beyond it the oldest are closed early.", ge=1, le=10_000_000
-    )
 
 
 class Items(Section):
@@ -214,6 +203,9 @@ class Events(Section):
     format: Literal["stream_rec", "ga4", "segment", "snowplow", "ubi"] = semantic(
         "stream_rec", "The shop's event format; every one but `stream_rec` goes through its adapter."
     )
+    not_products: Words = semantic(
+        (), "Item ids that name no product (postage, fees); their lines are left out and counted. Words between commas."
+    )
 
 
 class Quality(Section):
@@ -226,12 +218,6 @@ class Quality(Section):
         0.5, "Share of a topic's last 1,000 records that may die; above it the run stops with exit 3 (1: never).",
         gt=0, le=1,
     )  # fmt: skip
-    look_ahead_records: int = operational(
-        1_000, "Records a file source looks ahead to tell a wild time from the truth.", ge=20, le=100_000
-    )
-    look_ahead_ms: int = operational(
-        DAY_MS, "How far in ms above their median a record is `in_future`.", ge=MINUTE_MS, le=365 * DAY_MS
-    )
 
 
 class Learn(Section):
@@ -248,27 +234,31 @@ class Learn(Section):
     light_cut_examples: int = semantic(
         10_000, "Examples between two challengers. Fewer: fresher and noisier versions.", ge=100, le=100_000_000
     )
-    micro_batch: int = semantic(64, "Examples of one training step.", ge=1, le=65_536)
+    micro_batch: int = semantic(16, "Examples of one training step.", ge=1, le=65_536)
     steps_per_tick: int = semantic(
-        16, "Training steps a tick may take. Fewer: steadier latency, a longer queue.", ge=0, le=10_000
+        8, "Training steps a tick may take. Fewer: steadier latency, a longer queue.", ge=0, le=10_000
     )
-    max_queued_examples: int = semantic(
-        20_000, "Examples waiting for training; beyond it the oldest are dropped and counted.", ge=1, le=10_000_000
+    learning_rate: float = semantic(0.02, "Step size of the ranker's weights.", gt=0, le=10)
+    max_visit_examples: int = semantic(
+        128, "Visit examples a tick; more are thinned by hash. More: learns more of a burst, slower.", ge=1, le=65_536
     )
-    learning_rate: float = semantic(0.03, "Step size of the ranker's weights.", gt=0, le=10)
-    half_life_ms: int = semantic(
-        14 * DAY_MS, "Event time in ms after which decayed popularity halves.", ge=MINUTE_MS, le=3_650 * DAY_MS
+    max_next_examples: int = semantic(
+        64, "Next-item examples a tick, scored and learned; more are thinned by hash.", ge=0, le=65_536
     )
-    popular_ms: int = semantic(
-        7 * DAY_MS, "Event time in ms that recent popularity counts.", ge=HOUR_MS, le=365 * DAY_MS
+    max_pending_visits: int = semantic(
+        20_000, "Open visits that wait to be scored; beyond it the oldest are evicted and counted.", ge=1, le=10_000_000
+    )
+    history_rows: int = semantic(256, "Newest positives of a user that features see.", ge=1, le=1_024)
+    recent_capacity: int = semantic(
+        1_000_000, "Positives held for the popularity of the last seven days.", ge=1, le=MAX_ROWS
+    )
+    examination_exponent: float = semantic(
+        1.0, "How fast attention falls with position: 1 / (position + 1) ** exponent. 0: it does not.", ge=0, le=4
     )
     exact_items: int = semantic(
         5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
     )
     neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
-    full_catalogue_items: int = semantic(
-        20_000, "Items to which every item is scored; above it a capped set of candidates.", ge=1, le=1_000_000
-    )
 
 
 class Slate(Section):
@@ -298,7 +288,6 @@ class Gate(Section):
     """What a challenger must show."""
 
     margin: float = semantic(0.02, "Relative loss of recall below which a challenger is not called worse.", ge=0, le=1)
-    resamples: int = semantic(200, "Bootstrap resamples of the reported interval.", ge=10, le=10_000)
 
 
 class Model(Section):
@@ -323,6 +312,12 @@ class Checkpoint(Section):
         30_000, "Processing time in ms between two checkpoints. More: less disk, longer recovery.", ge=100, le=DAY_MS
     )
     keep: int = operational(3, "Newest checkpoints kept, beside the hourly and daily ones.", ge=1, le=1_000)
+    horizon_ms: int = operational(
+        30 * DAY_MS,
+        "How far back in ms one checkpoint a day is kept: the rebuild horizon.",
+        ge=DAY_MS,
+        le=3_650 * DAY_MS,
+    )
 
 
 class Report(Section):
