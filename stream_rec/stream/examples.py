@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stream_rec.events import Kind
 from stream_rec.stream.rows import I8, I16, I32, I64, Bools, Rows, RowTable
 
 Batch = Mapping[str, NDArray[Any]]
@@ -91,6 +92,12 @@ class ExampleTable(RowTable):
         pairs = set(zip(np.atleast_1d(event).tolist(), items, strict=True))
         rows = self._naming(items).tolist()
         return self._take_back([row for row in rows if (int(self.event[row]), int(self.item[row])) in pairs])
+
+    def retract_purchase(self, user: int, item: int, *, at_ms: int) -> int:
+        """Take back one purchase of an item by a user row at an event time; returns how many were found, 0 or 1."""
+        rows = self._naming([item])
+        rows = rows[(self.user[rows] == user) & (self.at_ms[rows] == at_ms) & (self.kind[rows] == Kind.PURCHASE)]
+        return self._take_back(rows[-1:].tolist())
 
     def forget_users(self, users: Sequence[int]) -> int:
         """Take back every example of the given user rows; returns how many that were."""

@@ -1,0 +1,168 @@
+"""Pending decisions: the slates that were published and may still be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stream_rec.events import MISSING
+from stream_rec.stream.rows import I32, I64, Bools, Rows, RowTable, smallest
+
+EVERYBODY = MISSING
+"""User row of the `*` slate."""
+
+PER_USER = 2
+"""Decisions kept of each user: a page may still show the one before the last."""
+
+
+class Decisions(RowTable):
+    """The last two slates of each user, at most `capacity` in all; when full, the longest published go first.
+
+    Columns by row: `decision` int64 key, `user` int32 row (EVERYBODY for `*`), `user_born` int64, `at_ms` int64 when
+    published, `serial` int64 order of publishing from 1 on, `shown` bool (an impression named it), `items`
+    int32[n_slots] item rows by position (MISSING: none).
+    """
+
+    columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items")
+    scalars = (*RowTable.scalars, "last_serial")
+    derived = (*RowTable.derived, "_row_of", "_rows_of_user")
+    fixed = (*RowTable.fixed, "n_slots")
+
+    def __init__(self, capacity: int = 200_000, n_slots: int = 20) -> None:
+        super().__init__(capacity)
+        self.n_slots = n_slots
+        self.decision = np.zeros(capacity, np.int64)
+        self.user = np.zeros(capacity, np.int32)
+        self.user_born = np.zeros(capacity, np.int64)
+        self.at_ms = np.zeros(capacity, np.int64)
+        self.serial = np.zeros(capacity, np.int64)
+        self.shown = np.zeros(capacity, np.bool_)
+        self.items = np.zeros((capacity, n_slots), np.int32)
+        self.last_serial = 0
+        self._row_of: dict[int, int] = {}
+        self._rows_of_user: dict[int, tuple[int, ...]] = {}
+
+    def rebuild(self) -> None:
+        """Index decisions and users again."""
+        super().rebuild()
+        rows = np.flatnonzero(self._held())
+        rows = rows[np.argsort(self.serial[rows])]
+        self._row_of = dict(zip(self.decision[rows].tolist(), rows.tolist(), strict=True))
+        self._rows_of_user = {}
+        for row, user in zip(rows.tolist(), self.user[rows].tolist(), strict=True):
+            self._rows_of_user[user] = (row, *self._rows_of_user.get(user, ()))
+
+    def find(self, decision: int) -> int:
+        """Row of a decision, or MISSING."""
+        return self._row_of.get(decision, MISSING)
+
+    def publish(self, user: int, user_born: int, decision: int, *, at_ms: int, items: Sequence[int] | I32) -> int:
+        """Keep one slate; returns how many decisions it pushed out that nobody had seen."""
+        n_unshown = 0
+        if (twin := self.find(decision)) != MISSING:
+            n_unshown += self._drop([twin])
+        held = self._rows_of_user.get(user, ())
+        if held and self.user_born[held[0]] != user_born:
+            n_unshown += self._drop(held)
+            held = ()
+        if len(held) == PER_USER:
+            row = held[-1]
+            del self._row_of[int(self.decision[row])]
+            n_unshown += not self.shown[row]
+            held = held[:-1]
+        else:
+            if self.room == 0:
+                n_unshown += self._drop(self._longest_published())
+                held = self._rows_of_user.get(user, ())
+            row = self._take(1)[0]
+        self._row_of[decision] = row
+        self._rows_of_user[user] = (row, *held)
+        self.last_serial += 1
+        self._write(row, user, user_born, decision=decision, at_ms=at_ms, items=items)
+        return n_unshown
+
+    def _write(
+        self, row: int, user: int, user_born: int, *, decision: int, at_ms: int, items: Sequence[int] | I32
+    ) -> None:
+        self.decision[row] = decision
+        self.user[row] = user
+        self.user_born[row] = user_born
+        self.at_ms[row] = at_ms
+        self.serial[row] = self.last_serial
+        self.shown[row] = False
+        slots = self.items[row]
+        n_items = len(items)
+        if n_items >= self.n_slots:
+            slots[:] = items[: self.n_slots]
+        else:
+            slots[:n_items] = items
+            slots[n_items:] = MISSING
+
+    def in_force(self, user: int, user_born: int, at_ms: int, valid_ms: int) -> int:
+        """Row of the slate published last before `at_ms` for this user and not yet expired, or MISSING."""
+        for row in self._rows_of_user.get(user, ()):
+            if self.at_ms[row] < at_ms and self.user_born[row] == user_born:
+                return row if at_ms - self.at_ms[row] <= valid_ms else MISSING
+        return MISSING
+
+    def holding(self, items: ArrayLike) -> I32:
+        """User rows, ascending, whose newest slate names one of the given item rows; `*` is left out."""
+        rows = np.array([rows[0] for user, rows in self._rows_of_user.items() if user != EVERYBODY], np.intp)
+        wanted = np.asarray(items, np.int32)
+        wanted = wanted[wanted >= 0]
+        if not len(rows) or not len(wanted):
+            return np.zeros(0, np.int32)
+        return np.unique(self.user[rows[_among(self.items[rows], wanted).any(axis=1)]])
+
+    def forget_users(self, users: Sequence[int]) -> None:
+        """Drop the slates of users who are no more."""
+        for user in users:
+            self._drop(self._rows_of_user.get(user, ()))
+
+    def forget_items(self, items: Sequence[int]) -> None:
+        """Take items that are no more out of every slate."""
+        held = np.flatnonzero(self._held())
+        blank_items(self.items, held, items)
+
+    def _held(self) -> Bools:
+        return np.asarray(self.serial[: self.n_rows] > 0)
+
+    def _longest_published(self) -> list[int]:
+        # `*` is published seldom and serves everybody new: it never makes room
+        age = np.where(self.user[: self.n_rows] == EVERYBODY, np.iinfo(np.int64).max, self.serial[: self.n_rows])
+        return [int(row) for row in smallest(age, max(1, self.capacity // 100))]
+
+    def _drop(self, rows: Sequence[int]) -> int:
+        """Release rows; returns how many of them were never shown."""
+        if not rows:
+            return 0
+        n_unshown = len(rows) - int(np.count_nonzero(self.shown[list(rows)]))
+        for row in rows:
+            del self._row_of[int(self.decision[row])]
+            user = int(self.user[row])
+            left = tuple(r for r in self._rows_of_user[user] if r != row)
+            if left:
+                self._rows_of_user[user] = left
+            else:
+                del self._rows_of_user[user]
+        self._release(rows)
+        return n_unshown
+
+
+def _among(matrix: I32, wanted: I32) -> Bools:
+    """Which entries are among `wanted` (row numbers, none negative)."""
+    table = np.zeros(int(max(wanted.max(initial=0), matrix.max(initial=0))) + 2, np.bool_)
+    table[wanted] = True
+    return table[matrix]
+
+
+def blank_items(matrix: I32, rows: Rows | I64, items: Sequence[int]) -> None:
+    """Write MISSING over the given item rows in the given rows of an item matrix."""
+    wanted = np.asarray(items, np.int32)
+    wanted = wanted[wanted >= 0]
+    if len(wanted) and len(rows):
+        block = matrix[rows]
+        block[_among(block, wanted)] = MISSING
+        matrix[rows] = block

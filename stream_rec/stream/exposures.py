@@ -1,0 +1,219 @@
+"""Exposures: the lists that impressions showed, waiting for what the user does next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_rec.events import MISSING
+from stream_rec.stream.decisions import blank_items
+from stream_rec.stream.rows import I16, I32, I64, Bools, Rows, RowTable, smallest
+
+U8 = NDArray[np.uint8]
+
+CLICKED, CARTED, BOUGHT, WEAK = 1, 2, 4, 8
+"""Label bits of a slot. WEAK: the user acted on the item without naming the decision; no evidence either way."""
+
+NEVER_MS = 2**62
+CHAIN_STEPS = 16
+"""Exposures of one user that a weak join looks back through."""
+
+
+class Exposed(NamedTuple):
+    """Exposures as columns, ordered by (at_ms, decision, user)."""
+
+    row: Rows
+    decision: I64
+    user: I32
+    at_ms: I64
+    items: I32
+    """[M, n_slots] item rows as shown, MISSING padded."""
+    positions: I16
+    """[M, n_slots] positions as the impression said, MISSING padded."""
+    labels: U8
+    """[M, n_slots] label bits."""
+    matured: Bools
+    """[M] whether the click window had closed."""
+
+
+class Exposures(RowTable):
+    """At most `capacity` shown lists; when full, those shown first go first, counted if a window was still open.
+
+    Columns by row: `decision` int64 key of the slate, `key` int64 it is found by (another one for `*`, which many
+    users see; 0 once a later exposure has it), `user` int32 row, `serial` int64 order of arrival from 1 on, `at_ms`
+    when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` uint8 [n_slots] each,
+    `n_shown` int16; `older` and `newer` int32 link the exposures of one user (row + 1, 0 = none).
+    """
+
+    columns = (
+        *("decision", "key", "user", "serial", "at_ms", "matured"),
+        *("items", "positions", "labels", "n_shown", "older", "newer"),
+    )
+    scalars = (*RowTable.scalars, "last_serial")
+    derived = (*RowTable.derived, "_row_of", "_newest_of_user", "_earliest_ms", "_earliest_waiting_ms")
+    fixed = (*RowTable.fixed, "n_slots")
+
+    def __init__(self, capacity: int = 200_000, n_slots: int = 20) -> None:
+        super().__init__(capacity)
+        self.n_slots = n_slots
+        self.decision = np.zeros(capacity, np.int64)
+        self.key = np.zeros(capacity, np.int64)
+        self.user = np.zeros(capacity, np.int32)
+        self.serial = np.zeros(capacity, np.int64)
+        self.at_ms = np.zeros(capacity, np.int64)
+        self.matured = np.zeros(capacity, np.bool_)
+        self.items = np.zeros((capacity, n_slots), np.int32)
+        self.positions = np.zeros((capacity, n_slots), np.int16)
+        self.labels = np.zeros((capacity, n_slots), np.uint8)
+        self.n_shown = np.zeros(capacity, np.int16)
+        self.older = np.zeros(capacity, np.int32)
+        self.newer = np.zeros(capacity, np.int32)
+        self.last_serial = 0
+        self._row_of: dict[int, int] = {}
+        self._newest_of_user: dict[int, int] = {}
+        self._earliest_ms = self._earliest_waiting_ms = NEVER_MS
+
+    def rebuild(self) -> None:
+        """Index keys and users again."""
+        super().rebuild()
+        rows = np.flatnonzero(self._held())
+        rows = rows[np.argsort(self.serial[rows])]
+        self._row_of = {key: row for key, row in zip(self.key[rows].tolist(), rows.tolist(), strict=True) if key}
+        self._newest_of_user = dict(zip(self.user[rows].tolist(), rows.tolist(), strict=True))
+        self._look_for_earliest()
+
+    def find(self, key: int) -> int:
+        """Row of the newest exposure under `key`, or MISSING."""
+        return self._row_of.get(key, MISSING)
+
+    def newest(self, user: int) -> int:
+        """Row of the user's exposure that arrived last, or MISSING."""
+        return self._newest_of_user.get(user, MISSING)
+
+    def open(self, decision: int, key: int, user: int, *, at_ms: int) -> int:
+        """Take a row for a list about to be shown; the caller has made room and fills in the slots with `show`.
+
+        An earlier exposure under the same key is no longer found by it.
+        """
+        row = self._take(1)[0]
+        if (earlier := self._row_of.get(key, MISSING)) != MISSING:
+            self.key[earlier] = 0
+        self.last_serial += 1
+        self.decision[row] = decision
+        self.key[row] = key
+        self.user[row] = user
+        self.serial[row] = self.last_serial
+        self.at_ms[row] = at_ms
+        self._row_of[key] = row
+        older = self._newest_of_user.get(user, MISSING)
+        if older != MISSING:
+            self.older[row] = older + 1
+            self.newer[older] = row + 1
+        self._newest_of_user[user] = row
+        self._earliest_ms = min(self._earliest_ms, at_ms)
+        self._earliest_waiting_ms = min(self._earliest_waiting_ms, at_ms)
+        return row
+
+    def shown_at(self, row: int, at_ms: int) -> None:
+        """Note that a list was shown again at `at_ms`: the wait starts when it was shown first."""
+        if at_ms < self.at_ms[row]:
+            self.at_ms[row] = at_ms
+            self._earliest_ms = min(self._earliest_ms, at_ms)
+            self._earliest_waiting_ms = min(self._earliest_waiting_ms, at_ms)
+
+    def show(self, row: int, items: Sequence[int], positions: Sequence[int]) -> int:
+        """Append shown items to a row, each item once; returns how many found no slot."""
+        n = int(self.n_shown[row])
+        if n == 0:
+            self.items[row] = self.positions[row] = MISSING
+        seen = set(self.items[row, :n].tolist())
+        fresh: dict[int, int] = {}
+        for place, (item, position) in enumerate(zip(items, positions, strict=True)):
+            if item >= 0 and item not in seen:
+                fresh.setdefault(item, position if position >= 0 else place)
+        end = min(n + len(fresh), self.n_slots)
+        if end > n:
+            self.items[row, n:end] = list(fresh)[: end - n]
+            self.positions[row, n:end] = list(fresh.values())[: end - n]
+            self.n_shown[row] = end
+        return n + len(fresh) - end
+
+    def make_room(self, n: int) -> Exposed | None:
+        """Evict, if needed, so that `n` rows are free; returns what was evicted."""
+        if self.room >= n:
+            return None
+        held = np.flatnonzero(self._held())
+        return self._let_go(held[smallest(self.at_ms[held], max(n - self.room, self.capacity // 100))])
+
+    def mature(self, before_ms: int) -> Exposed:
+        """Exposures shown before `before_ms` that had not matured; from now on they have."""
+        if self._earliest_waiting_ms >= before_ms:
+            return self.view(np.zeros(0, np.intp))
+        n = self.n_rows
+        rows = np.flatnonzero((self.at_ms[:n] < before_ms) & ~self.matured[:n] & self._held())
+        out = self.view(rows)
+        self.matured[rows] = True
+        self._look_for_earliest()
+        return out
+
+    def close(self, before_ms: int) -> Exposed:
+        """Exposures shown before `before_ms`; from now on they are gone."""
+        if self._earliest_ms >= before_ms:
+            return self.view(np.zeros(0, np.intp))
+        n = self.n_rows
+        out = self._let_go(np.flatnonzero((self.at_ms[:n] < before_ms) & self._held()))
+        self._look_for_earliest()
+        return out
+
+    def view(self, rows: Rows) -> Exposed:
+        """Copies of the columns at `rows`, in the order that does not depend on rows."""
+        rows = rows[np.lexsort((self.user[rows], self.decision[rows], self.at_ms[rows]))]
+        return Exposed(
+            rows, self.decision[rows], self.user[rows], self.at_ms[rows],
+            self.items[rows], self.positions[rows], self.labels[rows], self.matured[rows],
+        )  # fmt: skip
+
+    def slot(self, rows: I32, items: I32) -> I32:
+        """Slot of each item in the list of each row, int32; MISSING where it was not shown."""
+        match = self.items[rows] == items[:, None]
+        return np.where(match.any(axis=1), match.argmax(axis=1), MISSING).astype(np.int32)
+
+    def forget_users(self, users: Sequence[int]) -> Exposed:
+        """Let go of the exposures of users who are no more."""
+        held = np.flatnonzero(self._held())
+        return self._let_go(held[np.isin(self.user[held], np.asarray(users, np.int32))])
+
+    def forget_items(self, items: Sequence[int]) -> None:
+        """Take items that are no more out of every list."""
+        blank_items(self.items, np.flatnonzero(self._held()), items)
+
+    def _held(self) -> Bools:
+        return np.asarray(self.serial[: self.n_rows] > 0)
+
+    def _look_for_earliest(self) -> None:
+        held = self._held()
+        at_ms, waiting = self.at_ms[: self.n_rows], held & ~self.matured[: self.n_rows]
+        self._earliest_ms = int(at_ms[held].min(initial=NEVER_MS))
+        self._earliest_waiting_ms = int(at_ms[waiting].min(initial=NEVER_MS))
+
+    def _let_go(self, rows: Rows) -> Exposed:
+        out = self.view(rows)
+        for row in rows.tolist():
+            key, user = int(self.key[row]), int(self.user[row])
+            if key:
+                del self._row_of[key]
+            older, newer = int(self.older[row]) - 1, int(self.newer[row]) - 1
+            if older != MISSING:
+                self.newer[older] = newer + 1
+            if newer != MISSING:
+                self.older[newer] = older + 1
+            elif older != MISSING:
+                self._newest_of_user[user] = older
+            else:
+                del self._newest_of_user[user]
+        if len(rows):
+            self._release(rows.tolist())
+        return out

@@ -1,0 +1,383 @@
+"""Claims about joining impressions and actions to slates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_rec.component import digest
+from stream_rec.events import MISSING, Kind
+from stream_rec.stream.attribution import Joiner
+from stream_rec.stream.decisions import EVERYBODY
+from stream_rec.stream.exposures import BOUGHT, CLICKED, WEAK
+from stream_rec.stream.joins import MINUTE_MS, STATUSES
+
+ANN, BOB = 4, 5
+CUP, JUG, PAN = 10, 11, 12
+DAY_MS = 1440 * MINUTE_MS
+
+
+def shop(**settings_: int) -> Joiner:
+    """A joiner in which Ann's slate d1 (cup, jug, pan) was published at 0."""
+    joiner = Joiner(**{"max_decisions": 64, "max_exposures": 64, "n_slots": 3, **settings_})
+    joiner.publish(ANN, 1, "d1", at_ms=0, items=[CUP, JUG, PAN])
+    return joiner
+
+
+def show(
+    joiner: Joiner, items: tuple[int, ...] = (CUP, JUG, PAN), *, user: int = ANN, name: str = "d1", at_ms: int = 1000
+) -> str:
+    return joiner.impression(name, user, [(item, k) for k, item in enumerate(items)], at_ms)
+
+
+def labels_of(joiner: Joiner, watermark_ms: int) -> dict[tuple[int, int], dict[int, int]]:
+    """{(user, at_ms): {item: label bits}} of the exposures whose click window closed."""
+    click = joiner.mature(watermark_ms).click
+    return {
+        (int(click.user[m]), int(click.at_ms[m])): {
+            int(i): int(b) for i, b in zip(click.items[m], click.labels[m], strict=True) if i != MISSING
+        }
+        for m in range(len(click.row))
+    }
+
+
+def test_click_on_a_shown_item_joins_exactly() -> None:
+    joiner = shop()
+    assert show(joiner) == "exposed"
+    join = joiner.feedback(Kind.CLICK, ANN, JUG, "d1", 2000)
+    assert (join.status, join.position) == ("exact", 1)
+
+
+def test_click_without_impression_is_implied() -> None:
+    join = shop().feedback(Kind.CLICK, ANN, PAN, "d1", 2000)
+    assert (join.status, join.position, join.exposure) == ("implied", 2, MISSING)
+
+
+def test_click_without_decision_id_joins_weakly_within_its_window() -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(Kind.CLICK, ANN, JUG, "", 1000 + 30 * MINUTE_MS).status == "weak"
+    assert joiner.feedback(Kind.CLICK, ANN, JUG, "", 1001 + 30 * MINUTE_MS).status == "none"
+
+
+def test_weak_join_looks_only_at_what_was_shown_before() -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(Kind.CLICK, ANN, JUG, "", 999).status == "none"
+
+
+def test_published_but_never_shown_slate_joins_nothing_weakly() -> None:
+    assert shop().feedback(Kind.PURCHASE, ANN, JUG, "", 2000).status == "none"
+
+
+@pytest.mark.parametrize(
+    ("kind", "window_ms"),
+    [(Kind.CLICK, 30 * MINUTE_MS), (Kind.ADD_TO_CART, 360 * MINUTE_MS), (Kind.PURCHASE, 7 * DAY_MS)],
+)
+def test_each_kind_waits_its_own_window(kind: Kind, window_ms: int) -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(kind, ANN, CUP, "d1", 1000 + window_ms).status == "exact"
+    assert joiner.feedback(kind, ANN, JUG, "d1", 1001 + window_ms).status == "implied"
+
+
+def test_kinds_without_a_window_join_nothing_and_are_not_counted() -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(Kind.SEARCH, ANN, CUP, "d1", 2000).status == "none"
+    assert joiner.counts()["none"] == 0
+
+
+def test_shown_list_is_the_impressions_not_the_slates() -> None:
+    joiner = shop()
+    joiner.impression("d1", ANN, [(PAN, 7)], 1000)
+    assert joiner.feedback(Kind.CLICK, ANN, PAN, "d1", 2000).position == 7
+    assert joiner.feedback(Kind.CLICK, ANN, CUP, "d1", 2000).status == "implied"
+
+
+def test_item_in_no_list_of_the_named_decision_joins_nothing() -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(Kind.CLICK, ANN, 99, "d1", 2000).status == "none"
+    assert joiner.counts()["not_in_list"] == 1
+
+
+def test_slate_of_everybody_has_an_exposure_for_each_user() -> None:
+    joiner = shop()
+    joiner.publish(EVERYBODY, MISSING, "star", at_ms=0, items=[CUP, JUG])
+    show(joiner, (CUP, JUG), name="star")
+    show(joiner, (CUP, JUG), name="star", user=BOB, at_ms=1500)
+    joiner.feedback(Kind.CLICK, BOB, CUP, "star", 2000)
+    found = labels_of(joiner, DAY_MS)
+    assert found == {(ANN, 1000): {CUP: 0, JUG: 0}, (BOB, 1500): {CUP: CLICKED, JUG: 0}}
+
+
+def test_session_that_logs_in_keeps_its_exposure() -> None:
+    joiner = shop()
+    show(joiner)
+    assert joiner.feedback(Kind.CLICK, BOB, CUP, "d1", 2000).status == "exact"
+
+
+def test_exposure_matures_once_when_the_watermark_passes_its_click_window() -> None:
+    joiner = shop()
+    show(joiner)
+    assert labels_of(joiner, 1000 + 30 * MINUTE_MS) == {}
+    assert labels_of(joiner, 1001 + 30 * MINUTE_MS) == {(ANN, 1000): {CUP: 0, JUG: 0, PAN: 0}}
+    assert labels_of(joiner, DAY_MS) == {}
+
+
+def test_weakly_joined_slot_is_marked_and_no_false_negative() -> None:
+    joiner = shop()
+    show(joiner)
+    joiner.feedback(Kind.CLICK, ANN, JUG, "", 2000)
+    assert labels_of(joiner, DAY_MS)[ANN, 1000] == {CUP: 0, JUG: WEAK, PAN: 0}
+
+
+def test_purchase_joins_after_the_click_window_and_is_handed_out_when_its_own_closes() -> None:
+    joiner = shop()
+    show(joiner)
+    joiner.mature(DAY_MS)
+    assert joiner.feedback(Kind.PURCHASE, ANN, PAN, "d1", 2 * DAY_MS).status == "exact"
+    closed = joiner.mature(8 * DAY_MS).purchase
+    assert closed.labels.tolist() == [[0, 0, BOUGHT]]
+    assert joiner.exposures.n_held == 0
+
+
+def test_retracted_purchase_leaves_no_label() -> None:
+    joiner = shop()
+    show(joiner)
+    joiner.feedback(Kind.PURCHASE, ANN, PAN, "d1", 2000)
+    assert joiner.retract(ANN, PAN)
+    assert not joiner.retract(ANN, PAN)
+    assert joiner.mature(8 * DAY_MS).purchase.labels.tolist() == [[0, 0, 0]]
+
+
+def test_click_that_arrives_before_its_impression_is_labelled() -> None:
+    joiner = shop()
+    joiner.feedback(Kind.CLICK, ANN, JUG, "d1", 2000)
+    show(joiner)
+    assert labels_of(joiner, DAY_MS)[ANN, 1000][JUG] == CLICKED
+
+
+def test_repeated_impression_adds_to_the_exposure_from_the_first_time_shown() -> None:
+    joiner = shop()
+    show(joiner, (CUP,), at_ms=2000)
+    assert show(joiner, (CUP, JUG), at_ms=1000) == "repeated"
+    assert labels_of(joiner, DAY_MS) == {(ANN, 1000): {CUP: 0, JUG: 0}}
+
+
+def test_impression_after_the_click_window_is_an_exposure_of_its_own() -> None:
+    joiner = shop()
+    show(joiner)
+    assert show(joiner, at_ms=DAY_MS) == "exposed"
+    joiner.feedback(Kind.CLICK, ANN, CUP, "d1", DAY_MS + 5)
+    found = labels_of(joiner, 2 * DAY_MS)
+    assert (found[ANN, 1000][CUP], found[ANN, DAY_MS][CUP]) == (0, CLICKED)
+
+
+def test_item_shown_twice_in_a_list_has_one_slot() -> None:
+    joiner = shop()
+    show(joiner, (CUP, CUP, JUG))
+    assert labels_of(joiner, DAY_MS)[ANN, 1000] == {CUP: 0, JUG: 0}
+
+
+@pytest.mark.parametrize(("name", "user", "word"), [("other", ANN, "unknown_decision"), ("d1", MISSING, "no_user")])
+def test_impression_that_cannot_be_placed_opens_nothing(name: str, user: int, word: str) -> None:
+    joiner = shop()
+    assert show(joiner, name=name, user=user) == word
+    assert joiner.exposures.n_held == 0
+
+
+def test_only_the_last_two_slates_of_a_user_are_kept_and_unseen_ones_counted() -> None:
+    joiner = shop()
+    show(joiner)
+    for k in range(2, 5):
+        joiner.publish(ANN, 1, f"d{k}", at_ms=k, items=[CUP])
+    assert joiner.decisions.n_held == 2
+    assert joiner.counts()["unshown"] == 1
+
+
+def test_slate_in_force_is_the_last_published_strictly_before() -> None:
+    joiner = shop()
+    joiner.publish(ANN, 1, "d2", at_ms=50, items=[PAN])
+    assert [joiner.in_force(ANN, 1, at) is None for at in (0, 1)] == [True, False]
+    assert joiner.in_force(ANN, 1, 50).tolist() == [CUP, JUG, PAN]
+    assert joiner.in_force(ANN, 1, 51).tolist() == [PAN, MISSING, MISSING]
+
+
+def test_expired_slate_and_slate_of_an_earlier_user_of_the_row_are_not_in_force() -> None:
+    joiner = shop()
+    assert joiner.in_force(ANN, 1, 7 * DAY_MS + 1) is None
+    assert joiner.in_force(ANN, 2, 5) is None
+
+
+def test_newest_slates_holding_an_item_name_their_users() -> None:
+    joiner = shop()
+    joiner.publish(BOB, 1, "e1", at_ms=0, items=[CUP])
+    joiner.publish(BOB, 1, "e2", at_ms=0, items=[JUG])
+    joiner.publish(EVERYBODY, MISSING, "star", at_ms=0, items=[CUP])
+    assert joiner.holding(np.array([CUP, MISSING])).tolist() == [ANN]
+
+
+def test_exposure_evicted_before_its_window_closed_is_counted_and_never_a_negative() -> None:
+    joiner = shop(max_exposures=2)
+    for k in range(4):
+        joiner.publish(k, 1, f"x{k}", at_ms=0, items=[CUP])
+        show(joiner, (CUP,), user=k, name=f"x{k}", at_ms=1000 + k)
+    assert joiner.counts()["evicted_waiting"] == 2
+    assert set(labels_of(joiner, DAY_MS)) == {(2, 1002), (3, 1003)}
+
+
+def test_star_never_makes_room_for_users_slates() -> None:
+    joiner = Joiner(max_decisions=3, max_exposures=4, n_slots=2)
+    joiner.publish(EVERYBODY, MISSING, "star", at_ms=0, items=[CUP])
+    for k in range(10):
+        joiner.publish(k, 1, f"x{k}", at_ms=k, items=[JUG])
+    assert joiner.in_force(EVERYBODY, MISSING, 5).tolist() == [CUP, MISSING]
+
+
+def test_forgotten_users_and_items_leave_slates_and_exposures() -> None:
+    joiner = shop()
+    show(joiner)
+    joiner.forget_items([CUP])
+    assert joiner.in_force(ANN, 1, 5).tolist() == [MISSING, JUG, PAN]
+    joiner.forget_users([ANN])
+    assert joiner.in_force(ANN, 1, 5) is None
+    assert joiner.exposures.n_held == 0
+
+
+def test_interval_counts_start_again_after_each_reading() -> None:
+    joiner = shop()
+    show(joiner)
+    joiner.feedback(Kind.CLICK, ANN, CUP, "d1", 2000)
+    joiner.mature(DAY_MS)
+    assert joiner.take_interval() == {"impressions": 1, "clicks": 1, "click_rate": 1.0, "join_rate": 1.0}
+    assert joiner.take_interval() == {"impressions": 0, "clicks": 0, "click_rate": None, "join_rate": None}
+    assert joiner.counts()["exact"] == 1
+
+
+# ---- properties
+
+N_USERS, N_ITEMS = 4, 5
+USER = st.integers(0, N_USERS - 1)
+ITEM = st.integers(0, N_ITEMS - 1)
+ACTION = st.one_of(
+    st.tuples(st.just("publish"), st.integers(-1, N_USERS - 1), st.lists(ITEM, max_size=3, unique=True)),
+    st.tuples(st.just("impression"), USER, st.lists(ITEM, max_size=3), st.integers(0, 8)),
+    st.tuples(
+        st.just("feedback"),
+        USER,
+        ITEM,
+        st.integers(-1, 8),
+        st.sampled_from([Kind.CLICK, Kind.ADD_TO_CART, Kind.PURCHASE]),
+    ),
+    st.tuples(st.just("mature")),
+    st.tuples(st.just("forget"), USER, ITEM),
+)
+STEP_MS = 7 * MINUTE_MS
+
+
+def perform(joiner: Joiner, actions: list[tuple], *, start: int = 0) -> list[object]:
+    """Run actions, a step of time each; decisions are numbered by the step that published them, modulo 9."""
+    said: list[object] = []
+    for k, (word, *rest) in enumerate(actions, start):
+        at_ms = k * STEP_MS
+        if word == "publish":
+            joiner.publish(rest[0], 1, f"d{k % 9}", at_ms=at_ms, items=rest[1])
+        elif word == "impression":
+            said.append(joiner.impression(f"d{rest[2]}", rest[0], [(i, 9 - p) for p, i in enumerate(rest[1])], at_ms))
+        elif word == "feedback":
+            name = "" if rest[2] < 0 else f"d{rest[2]}"
+            said.append(tuple(joiner.feedback(rest[3], rest[0], rest[1], name, at_ms)))
+        elif word == "mature":
+            matured = joiner.mature(at_ms)
+            said.append([column.tolist() for exposed in matured for column in exposed])
+        else:
+            joiner.forget_users([rest[0]])
+            joiner.forget_items([rest[1]])
+        said.append(
+            [rows is None or rows.tolist() for rows in (joiner.in_force(u, 1, at_ms) for u in range(-1, N_USERS))]
+        )
+    return said
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.lists(ACTION, max_size=60), st.integers(0, 60), st.integers(3, 12))
+def test_restored_joiner_goes_on_as_if_never_stopped(actions: list[tuple], cut: int, capacity: int) -> None:
+    def fresh() -> Joiner:
+        return Joiner(max_decisions=capacity, max_exposures=capacity, n_slots=3)
+
+    joiner, twin = fresh(), fresh()
+    perform(joiner, actions[:cut])
+    perform(twin, actions[cut:])
+    twin.restore(joiner.snapshot())
+    assert digest(twin.snapshot()) == digest(joiner.snapshot())
+    assert perform(twin, actions[cut:], start=cut) == perform(joiner, actions[cut:], start=cut)
+    assert digest(twin.snapshot()) == digest(joiner.snapshot())
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(ACTION, max_size=80), st.integers(1, 6))
+def test_tables_stay_within_capacity_and_free_rows_are_blank(actions: list[tuple], capacity: int) -> None:
+    joiner = Joiner(max_decisions=capacity, max_exposures=capacity, n_slots=3)
+    perform(joiner, actions)
+    for table in (joiner.decisions, joiner.exposures):
+        assert table.n_held <= capacity
+        held = np.zeros(capacity, bool)
+        held[: table.n_rows] = table._held()
+        assert all(not getattr(table, name)[~held].any() for name in table.columns)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(st.tuples(USER, ITEM, st.integers(-1, 3), st.integers(0, 90)), max_size=30))
+def test_joining_a_tick_at_once_equals_one_action_after_another(acts: list[tuple[int, int, int, int]]) -> None:
+    def prepared() -> Joiner:
+        joiner = Joiner(max_decisions=16, max_exposures=16, n_slots=3)
+        for user in range(3):
+            joiner.publish(user - 1, 1, f"d{user}", at_ms=0, items=[0, 1, 2])
+            show(joiner, (user, 4), user=user, name=f"d{user}", at_ms=user * MINUTE_MS)
+        return joiner
+
+    at_once, singly = prepared(), prepared()
+    users, items, names, minutes = zip(*acts, strict=True) if acts else ((), (), (), ())
+    decisions = ["" if d < 0 else f"d{d}" for d in names]
+    at_ms = [m * MINUTE_MS for m in minutes]
+    joins = at_once.feedback_many([Kind.CLICK] * len(acts), users, items, decisions=decisions, at_ms=at_ms)
+    one_by_one = [
+        tuple(singly.feedback(Kind.CLICK, u, i, d, t))
+        for u, i, d, t in zip(users, items, decisions, at_ms, strict=True)
+    ]
+    assert [
+        (STATUSES[s], p, e)
+        for s, p, e in zip(joins.status.tolist(), joins.position.tolist(), joins.exposure.tolist(), strict=True)
+    ] == one_by_one
+    assert digest(at_once.snapshot()) == digest(singly.snapshot())
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.data())
+def test_labels_do_not_depend_on_arrival_order_within_the_bound(data: st.DataObject) -> None:
+    shown = data.draw(st.lists(st.tuples(USER, st.integers(0, 300)), min_size=1, max_size=6, unique_by=lambda s: s[0]))
+    clicks = data.draw(
+        st.lists(st.tuples(st.sampled_from([u for u, _ in shown]), st.integers(0, 2), st.integers(0, 29)), max_size=8)
+    )
+    began = dict(shown)
+    records = [("show", user, 0, at) for user, at in shown] + [("click", u, i, began[u] + d) for u, i, d in clicks]
+    records.sort(key=lambda r: r[3])
+    delays = data.draw(st.lists(st.integers(0, 10), min_size=len(records), max_size=len(records)))
+    shuffled = [r for _, r in sorted(zip(delays, records, strict=True), key=lambda p: p[1][3] + p[0])]
+
+    def outcome(arrivals: list[tuple]) -> dict[tuple[int, int], dict[int, int]]:
+        joiner = Joiner(max_decisions=16, max_exposures=16, n_slots=3)
+        for user in range(N_USERS):
+            joiner.publish(user, 1, f"d{user}", at_ms=0, items=[0, 1, 2])
+        for word, user, item, minute in arrivals:
+            if word == "show":
+                show(joiner, (0, 1, 2), user=user, name=f"d{user}", at_ms=minute * MINUTE_MS)
+            else:
+                joiner.feedback(Kind.CLICK, user, item, f"d{user}", minute * MINUTE_MS)
+        return labels_of(joiner, 10 * DAY_MS)
+
+    assert outcome(shuffled) == outcome(records)
