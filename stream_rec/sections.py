@@ -214,7 +214,7 @@ class Quality(Section):
     max_record_bytes: int = semantic(
         1_048_576, "Bytes a record may have; a larger one is a dead letter.", ge=256, le=64 * 1_048_576
     )
-    dead_letter_share: float = semantic(
+    dead_letter_share: float = operational(
         0.5, "Share of a topic's last 1,000 records that may die; above it the run stops with exit 3 (1: never).",
         gt=0, le=1,
     )  # fmt: skip

@@ -137,6 +137,7 @@ def test_the_digest_changes_with_every_semantic_setting_and_with_no_operational_
     base = config.semantic_digest(load(None, [], {}))
     changed = {
         "slate.n_slots": "19", "privacy.key": "k", "learn.positives": "click", "events.format": "ga4", "run.seed": "1",
+        "quality.dead_letter_share": "1",
         "run.dir": "elsewhere", "checkpoint.keep": "9", "worker.instance": "other", "tick.max_wait_ms": "7",
     }  # fmt: skip
     for name, value in changed.items():
