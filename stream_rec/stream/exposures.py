@@ -44,8 +44,8 @@ class Exposures(RowTable):
 
     Columns by row: `decision` int64 key of the slate, `key` int64 it is found by (another one for `*`, which many
     users see; 0 once a later exposure has it), `user` int32 row, `serial` int64 order of arrival from 1 on, `at_ms`
-    when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` uint8 [n_slots] each,
-    `n_shown` int16; `older` and `newer` int32 link the exposures of one user (row + 1, 0 = none).
+    when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` uint8 [n_slots]
+    each, `n_shown` int16; `older` and `newer` int32 link the exposures of one user (row + 1, 0 = none).
     """
 
     columns = (
