@@ -67,12 +67,3 @@ def number(text: str) -> int | float | str:
     except ValueError:
         return text
     return value if abs(value) < float("inf") and "_" not in text else text
-
-
-def said(**fields: Any) -> dict[str, Any]:
-    """The fields that are not empty.
-
-    >>> said(user_id="", item_id="a", quantity=0)
-    {'item_id': 'a', 'quantity': 0}
-    """
-    return {name: value for name, value in fields.items() if value not in ("", None)}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from stream_rec.adapters.shape import said
 from stream_rec.errors import SettingsError
-from stream_rec.io.loaders import Event, Fields, Table, number, said
+from stream_rec.io.loaders import Event, Fields, Table, number
 
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from stream_rec.io.loaders import Event, Fields, Table, need_columns, number, said
+from stream_rec.adapters.shape import said
+from stream_rec.io.loaders import Event, Fields, Table, need_columns, number
 
 COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stream_rec.io.loaders import Event, Fields, Table, need_columns, number, said
+from stream_rec.adapters.shape import said
+from stream_rec.io.loaders import Event, Fields, Table, need_columns, number
 
 COLUMNS = ("event_time", "event_type", "product_id", "category_id", "category_code", "brand", "price", "user_id")
 
