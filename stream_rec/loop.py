@@ -72,6 +72,8 @@ class Loop:
         self._on_commit = on_commit
         self._buffers: dict[TopicPartition, list[Record]] = {p: [] for p in ports.source.partitions()}
         self._durable: list[str] = []
+        self.between_ticks = True
+        """False from the start of a fold to its commit: the state is then that of no committed tick."""
 
     # ---- start and recovery
 
@@ -132,8 +134,8 @@ class Loop:
     def _reread(self, tick: Tick) -> list[Record]:
         buffers: dict[TopicPartition, Sequence[Record]] = {}
         for r in tick.ranges:
-            records = self._ports.source.read_range((r.topic, r.partition), r.first, r.count)
-            if len(records) != r.count or records[-1].offset + 1 != r.next or digest_of(records) != r.digest:
+            records = self._ports.source.read_range((r.topic, r.partition), r.first, r.n_records)
+            if len(records) != r.n_records or records[-1].offset + 1 != r.next or digest_of(records) != r.digest:
                 raise LedgerMismatch(
                     f"the input differs from what tick {tick.number} read: {r.topic}/{r.partition} offsets {r.first} to {r.next - 1}; "
                     "bring the original input back or start in a new folder"
@@ -162,6 +164,7 @@ class Loop:
         facts = self._facts(records, drain, cut_at_ms)
         if not records and not drain and not self._due(facts):
             return False
+        self.between_ticks = False
         effects = self.pipeline.fold(facts, records)
         self._take(records)
         body = {
@@ -171,6 +174,7 @@ class Loop:
             "counts": dict(effects.counts),
         }
         self._commit("tick", body, effects)
+        self.between_ticks = True
         for version, tensors in effects.weights.items():
             self._ports.weights.put(version, tensors)
         if self._on_commit:
@@ -189,7 +193,12 @@ class Loop:
         raise JobFailed("the input neither ends nor goes on")
 
     def checkpoint(self) -> None:
-        """Copy the state of the last committed tick and hand it to the store."""
+        """Copy the state of the last committed tick and hand it to the store.
+
+        Interrupted inside a tick there is no such state and nothing is saved.
+        """
+        if not self.between_ticks:
+            return
         positions = self.pipeline.positions
         manifest = {
             "format": FORMAT,
@@ -215,7 +224,8 @@ class Loop:
         partitions = list(self._buffers)
         if self._catalogue_first and not self._events_begun():
             items = [p for p in partitions if p[0] != Topic.EVENTS]
-            if any([self._fill_one(p) for p in items]):
+            filled = [self._fill_one(p) for p in items]
+            if any(filled):
                 return
         for partition in partitions:
             self._fill_one(partition)

@@ -16,6 +16,8 @@ from stream_rec.effects import Effects
 from stream_rec.events import MISSING, Output, Record, Topic
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.learner import Learner
+from stream_rec.learn.scoring import Catalogue
+from stream_rec.learn.versions import tensors_of
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
 from stream_rec.stream.intake import SESSION, Intake, Taken
@@ -29,13 +31,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Report(Component):
     """What the next metrics line still has to say: counts since the last one."""
 
-    scalars = ("counts", "last_at_ms", "frozen")
+    scalars = ("counts", "last_at_ms", "frozen", "verdicts")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.last_at_ms = MISSING
         self.frozen = False
         """Promotion is stopped by a control record until `unfreeze`."""
+        self.verdicts: dict[str, dict[str, Any]] = {}
+        """The gate's record of the challenger whose weights are being stored."""
 
 
 class Pipeline:
@@ -98,11 +102,13 @@ class Pipeline:
 
     def pending_weights(self) -> dict[str, dict[str, Array]]:
         """Candidates whose weights must still become durable."""
-        return self.learner.pending_weights()
+        versions = self.learner.versions
+        waiting = versions.progress.challenger
+        return {waiting: tensors_of(versions.challenger)} if waiting else {}
 
     def due(self, now_ms: int) -> bool:
         """Whether an empty tick has something to do."""
-        return self.positions.number >= 0 and (self.learner.backlog() > 0 or self._slates.due(now_ms))
+        return self._slates.due(now_ms)
 
     # ---- the fold
 
@@ -112,19 +118,20 @@ class Pipeline:
         Raises:
             InputRefused: an input topic is mostly unusable; the state must be dropped.
         """
-        servable_before = self.facts.items.servable()
+        items = self.facts.items
+        servable_before = items.servable()
         taken = self._intake.read(tick, records)
         batch = self._batch(tick, taken)
         learner = self.learner
-        if taken.evicted_items:
-            learner.forget_items(taken.evicted_items)
-        learner.test(batch, self.facts.histories, born=self.facts.items.born, servable=servable_before)
-        learner.absorb(batch, self.facts.histories)
+        learner.forget_items(np.array(taken.evicted_items, np.int32))
+        catalogue = self._catalogue_before(servable_before, taken)
+        learner.test(batch, self.facts.histories, catalogue)
+        learner.absorb(batch, self.facts.histories, catalogue)
         learner.mature(batch.watermark_ms)
         learner.train(self._train_steps)
         outputs = [*taken.dead_letters, *self._controls(tick, taken)]
-        notices = self._promote(tick)
         weights = {} if self._report.frozen else self._cut()
+        notices = self._first_version(tick, weights) + self._promote(tick)
         touched = self._touched(taken)
         outputs += notices
         outputs += self._slates.publish(
@@ -134,6 +141,14 @@ class Pipeline:
         outputs += self._metrics(tick, counts, batch.watermark_ms)
         self.positions.advance(tick, records)
         return Effects(outputs=outputs, weights=weights, counts=counts)
+
+    def _catalogue_before(self, servable: Array, taken: Taken) -> Catalogue:
+        """The items of which a tick's examples could have been shown: those servable before it (law 7)."""
+        items = self.facts.items
+        could = np.zeros(items.n, np.bool_)
+        could[: len(servable)] = servable
+        could[taken.evicted_items] = False
+        return Catalogue(items.n, could, items.born[: items.n])
 
     def _batch(self, tick: Tick, taken: Taken) -> TickBatch:
         lines, users = taken.lines, self.facts.users
@@ -190,21 +205,42 @@ class Pipeline:
 
     # ---- versions
 
+    def _first_version(self, tick: Tick, weights: dict[str, dict[str, Array]]) -> list[Output]:
+        """The notice of the version that serves before anything was learned, in the first tick."""
+        if self._report.last_at_ms != MISSING:
+            return []
+        versions = self.learner.versions
+        weights[versions.champion_version] = tensors_of(versions.champion)
+        return [self._notice(tick, versions.champion_version, "initial", {"version": versions.champion_version})]
+
+    def _notice(self, tick: Tick, version: str, kind: str, verdict: dict[str, Any]) -> Output:
+        body = {
+            "kind": kind,
+            **verdict,
+            "tick": tick.number,
+            "event_at": tick.cut_at_ms,
+            "weights": f"weights/{version}.safetensors",
+        }
+        return Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body))
+
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
-        out = []
-        for version in tick.weights_durable:
-            notice = self.learner.promote(version)
-            if notice is not None:
-                body = {**notice, "tick": tick.number, "event_at": tick.cut_at_ms, "weights": f"weights/{version}.safetensors"}
-                out.append(Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body)))
-        return out
+        return [
+            self._notice(tick, version, "promotion", self._report.verdicts.pop(version, {}))
+            for version in tick.weights_durable
+            if self.learner.promote(version)
+        ]
 
     def _cut(self) -> dict[str, dict[str, Array]]:
+        """A challenger, when one is due; its weights are stored before it may serve."""
         if not self.learner.cut_due():
             return {}
-        candidate = self.learner.cut()
-        return {} if candidate is None else {candidate.version: candidate.tensors}
+        cut = self.learner.cut()
+        if cut.verdict["verdict"] != "promote":
+            self.facts.accounting.note(f"version_{cut.verdict['verdict']}")
+            return {}
+        self._report.verdicts = {cut.version: cut.verdict}
+        return {cut.version: cut.tensors}
 
     def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
         """Obey `freeze` and `unfreeze`; refuse what this build cannot do, in a notice that says so."""
@@ -238,7 +274,7 @@ class Pipeline:
             "tick": tick.number,
             "event_at": tick.cut_at_ms,
             "watermark": watermark_ms,
-            "version": self.learner.champion,
+            "version": self.learner.versions.champion_version,
             **report.counts,
             **self.facts.joiner.take_interval(),
             "metrics": self.learner.metrics_interval(),
@@ -249,7 +285,5 @@ class Pipeline:
 
 def _stable_key(users: Users, rows: Array) -> Array:
     """63 bits of each user's key, int64; 0 without a user."""
-    if not len(rows):
-        return np.zeros(0, np.int64)
-    head = np.ascontiguousarray(users.key[rows, :8]).view("<i8")[:, 0] & np.int64(2**63 - 1)
-    return np.where(rows == MISSING, 0, head).astype(np.int64)
+    head = (users.key[rows, 0] & np.uint64(2**63 - 1)).astype(np.int64)
+    return np.where(rows == MISSING, np.int64(0), head)

@@ -84,8 +84,16 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def pin(self, name: str) -> None:
+        """Keep the checkpoint of this name until it is unpinned; may come before its `save`."""
+        ...
+
     def flush(self) -> None:
         """Return when everything saved so far is durable."""
+        ...
+
+    def close(self) -> None:
+        """Finish writing and release what is held."""
         ...
 
 
@@ -102,4 +110,8 @@ class WeightStore(Protocol):
 
     def get(self, version: str) -> dict[str, np.ndarray]:
         """The tensors of a version."""
+        ...
+
+    def close(self) -> None:
+        """Finish writing and release what is held."""
         ...

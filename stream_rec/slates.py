@@ -5,57 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from stream_rec.component import Component
 from stream_rec.events import MISSING, Output, Topic
-from stream_rec.stream.attribution import Joiner
-from stream_rec.stream.items import ItemTable
+from stream_rec.learn.learner import Learner
+from stream_rec.learn.scoring import BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, Catalogue, Ranked
+from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
-from stream_rec.stream.users import Users
 
 EVERYBODY = "*"
 POLICY_VERSION = 1
 Array = np.ndarray[Any, np.dtype[Any]]
 
-
-class Slots(Protocol):
-    """Ranked slots for B slate keys."""
-
-    @property
-    def items(self) -> Array:
-        """Item rows int32 [B, K], best first, padded with MISSING."""
-        ...
-
-    @property
-    def scores(self) -> Array:
-        """float32 [B, K]."""
-        ...
-
-    @property
-    def reasons(self) -> Sequence[Sequence[Sequence[str]]]:
-        """Words for each slot, [B][K]."""
-        ...
-
-
-class Ranking(Protocol):
-    """Scores users with the champion; pure."""
-
-    @property
-    def champion(self) -> str:
-        """Version that serves."""
-        ...
-
-    def rank(self, users: Array, pointers: Array, *, now_ms: int, servable: Array) -> Slots:
-        """Slots for user rows int32 [B] with history pointers int64 [B]; `servable` bool over item rows."""
-        ...
-
-    def star(self, *, now_ms: int, servable: Array) -> Slots:
-        """Slots of the slate for users never seen, B = 1."""
-        ...
+REASONS = {
+    BOUGHT_BEFORE: "bought before",
+    BOUGHT_TOGETHER: "bought together",
+    IN_THIS_VISIT: "goes with this visit",
+    POPULAR: "popular this week",
+}
+WORDS = [[word for bit, word in REASONS.items() if bits & bit] for bits in range(1 << len(REASONS))]
+"""Words of a slot's reasons, by their bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +42,7 @@ class SlateRules:
     valid_ms: int = 7 * 86_400_000
     star_every_ms: int = 3_600_000
     policy: str = "greedy"
+    visit_gap_ms: int = 1_800_000
 
 
 class Refresh(Component):
@@ -94,6 +68,11 @@ class Refresh(Component):
         self.queue[self.n_queued : self.n_queued + len(fresh)] = fresh
         self.n_queued += len(fresh)
 
+    def settle(self, now_ms: int) -> None:
+        """Nothing can be shown: nothing is owed until there is."""
+        self.take(self.n_queued)
+        self.star_at_ms = now_ms if self.star_at_ms != MISSING else MISSING
+
     def take(self, n: int) -> Array:
         """The `n` users queued first."""
         taken = self.queue[: min(n, self.n_queued)].copy()
@@ -107,9 +86,9 @@ class Refresh(Component):
 class SlateStage:
     """Publishes one slate a user and tick: touched users, then users with a lost item, then round-robin, then `*`."""
 
-    def __init__(self, users: Users, items: ItemTable, joiner: Joiner, ranking: Ranking, rules: SlateRules) -> None:
-        self._users, self._items, self._joiner, self._ranking = users, items, joiner, ranking
-        self._rules = rules
+    def __init__(self, facts: Facts, learner: Learner, rules: SlateRules) -> None:
+        self._users, self._items, self._joiner = facts.users, facts.items, facts.joiner
+        self._histories, self._learner, self._rules = facts.histories, learner, rules
         self.refresh = Refresh()
 
     def publish(
@@ -126,21 +105,31 @@ class SlateStage:
         """
         servable = self._items.servable()
         if not servable.any():
+            self.refresh.settle(tick.cut_at_ms)
             return []
         if unservable:
             self.refresh.add(self._joiner.holding(np.array(unservable, np.int32)))
         frame = self._frame(tick, servable, watermark_ms)
+        catalogue = Catalogue(self._items.n, servable, self._items.born[: self._items.n])
         out = []
         if promoted or self.refresh.star_at_ms == MISSING or self._star_due(tick.cut_at_ms):
             self.refresh.star_at_ms = tick.cut_at_ms
-            slots = self._ranking.star(now_ms=tick.cut_at_ms, servable=servable)
-            out += self._encode(frame, [MISSING], slots, "everybody")
+            ranked = self._learner.star(
+                self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self._rules.n_slots
+            )
+            out += self._encode(frame, [MISSING], ranked, "everybody")
         for cause, rows in self._rows(touched):
             if len(rows):
-                pointers = self._users.last_row[rows]
-                slots = self._ranking.rank(rows, pointers, now_ms=tick.cut_at_ms, servable=servable)
-                out += self._encode(frame, rows.tolist(), slots, cause)
+                out += self._encode(frame, rows.tolist(), self._rank(rows, tick.cut_at_ms, catalogue), cause)
         return out
+
+    def _rank(self, rows: Array, now_ms: int, catalogue: Catalogue) -> Ranked:
+        users = self._users
+        is_open = now_ms - users.visit_last_ms[rows] <= self._rules.visit_gap_ms
+        visit = np.where(is_open, users.visit_serial[rows], MISSING)
+        return self._learner.rank(
+            users.last_row[rows], visit, self._histories, now_ms=now_ms, catalogue=catalogue, k=self._rules.n_slots
+        )
 
     def due(self, now_ms: int) -> bool:
         """Whether a tick without records would publish something that is owed."""
@@ -166,7 +155,7 @@ class SlateStage:
             "valid_until": tick.cut_at_ms + rules.valid_ms,
             "watermark": watermark_ms,
             "key_id": rules.key_id,
-            "model_version": self._ranking.champion,
+            "model_version": self._learner.versions.champion_version,
             "statistics_tick": tick.number,
             "policy": rules.policy,
             "policy_version": POLICY_VERSION,
@@ -178,10 +167,11 @@ class SlateStage:
             "budget": None,
         }
 
-    def _encode(self, frame: dict[str, Any], rows: Sequence[int], slots: Slots, cause: str) -> list[Output]:
+    def _encode(self, frame: dict[str, Any], rows: Sequence[int], ranked: Ranked, cause: str) -> list[Output]:
         ids, encode = self._items.ids, msgspec.json.encode
         out = []
-        items, scores = slots.items.tolist(), slots.scores.astype(np.float64).round(6).tolist()
+        items, reasons = ranked.items.tolist(), ranked.reasons.tolist()
+        scores = ranked.scores.astype(np.float64).round(6).tolist()
         for b, row in enumerate(rows):
             key = EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex()
             decision = self._decision(frame["statistics_tick"], key, cause)
@@ -193,7 +183,7 @@ class SlateStage:
                     "utility": None,
                     "deterministic": True,
                     "explored": False,
-                    "reasons": slots.reasons[b][k],
+                    "reasons": WORDS[reasons[b][k]],
                 }
                 for k, item in enumerate(items[b])
                 if item != MISSING
@@ -201,7 +191,7 @@ class SlateStage:
             slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
             out.append(Output(Topic.SLATES, key.encode(), encode(slate)))
             born = MISSING if row == MISSING else int(self._users.born[row])
-            self._joiner.publish(row, born, decision, at_ms=frame["event_at"], items=slots.items[b][: len(shown)])
+            self._joiner.publish(row, born, decision, at_ms=frame["event_at"], items=ranked.items[b][: len(shown)])
         return out
 
     def _decision(self, tick: int, key: str, cause: str) -> str:

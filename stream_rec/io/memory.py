@@ -321,6 +321,13 @@ class MemoryCheckpoints:
             raise CheckpointRefused(f"checkpoint {name} is {'missing' if stored is None else 'torn'}; use an older one")
         return stored.read()
 
+    def pin(self, name: str) -> None:
+        """Nothing is ever collected here, so everything is kept."""
+
+    def close(self) -> None:
+        """Make what was saved durable."""
+        self.flush()
+
     def flush(self) -> None:
         """Make what was saved durable."""
         self._broker.checkpoints.update(self._waiting)
@@ -363,6 +370,9 @@ class MemoryWeights:
             done.append(version)
         self._waiting = [(version, tensors, n - 1) for version, tensors, n in self._waiting]
         return done
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def get(self, version: str) -> dict[str, np.ndarray]:
         """Copies of a durable version's tensors.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stream_rec.component import Component, Snapshot
+from stream_rec.component import SCALARS, Component, Snapshot
 from stream_rec.events import MISSING, Kind
 from stream_rec.stream.decisions import EVERYBODY, Decisions
 from stream_rec.stream.early import EarlyFeedback
@@ -78,16 +78,17 @@ class Joiner(Component):
         """Copy the state, that of the three tables under their names."""
         out = super().snapshot()
         for name, table in self._tables().items():
-            out |= {f"{name}.{column}": copied for column, copied in table.snapshot().items()}
+            copied = table.snapshot()
+            out[SCALARS][name] = copied.pop(SCALARS)
+            out |= {f"{name}.{column}": values for column, values in copied.items()}
         return out
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take the state of `snapshot`."""
         super().restore(snapshot)
         for name, table in self._tables().items():
-            table.restore(
-                {key[len(name) + 1 :]: value for key, value in snapshot.items() if key.startswith(f"{name}.")}
-            )
+            columns = {key[len(name) + 1 :]: value for key, value in snapshot.items() if key.startswith(f"{name}.")}
+            table.restore({**columns, SCALARS: snapshot[SCALARS][name]})
 
     def n_bytes(self) -> int:
         """Bytes held by all columns."""

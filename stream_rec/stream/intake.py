@@ -13,27 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from stream_rec.events import MISSING, Item, Kind, Line, Output, Record
+from stream_rec.events import MISSING, Kind, Line, Output, Record
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import Front, FrontBatch
 from stream_rec.stream.histories import Histories
 from stream_rec.stream.items import ItemTable
+from stream_rec.stream.joins import NONE
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
 
-IN_FUTURE_MS = 5 * 60_000
-JOINED_KINDS = (Kind.CLICK, Kind.ADD_TO_CART, Kind.PURCHASE)
 ORGANIC, SLATE = 0, 1
 SESSION = 1
 """Stand-ins up to this one have a slate of their own."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Verdict = tuple[str, str]
+ACCEPTED: Verdict = ("accepted", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What counts as a positive: event types, and the rating from which a review does."""
+    """What counts as a positive: event types, and the rating from which a review does; what lies in the future."""
 
     positive_kinds: frozenset[int] = field(
         default_factory=lambda: frozenset((Kind.CLICK, Kind.VIEW_ITEM, Kind.ADD_TO_CART, Kind.PURCHASE, Kind.REVIEW))
     )
     min_rating: float = 4.0
+    in_future_ms: int = 5 * 60_000
+    """How far an event may be ahead of the tick's clock."""
 
 
 class Intake:
@@ -120,20 +122,21 @@ class Intake:
             InputRefused: an input topic is mostly unusable.
         """
         batch = self._front.read(records)
+        facts = self.facts
         unservable = self._catalogue(batch)
         accepted = self._judge(tick, records, batch)
         lines = self._locate(accepted)
         served = self._served(lines)
-        source, position = self._join(lines)
         self._impressions(lines, batch.verdicts)
+        source, position = self._join(lines)
         self._append(lines)
         self._fill_window(lines, source, position)
         retracted = self._refunds(lines, batch.verdicts)
-        facts = self.facts
         facts.watermarks.set_idle(tick.idle)
-        facts.window.evict(facts.watermarks.global_ms)
-        facts.joiner.mature(facts.watermarks.global_ms)
-        facts.users.take_evicted()
+        watermark_ms = facts.watermarks.advance()
+        facts.window.evict(watermark_ms)
+        facts.joiner.mature(watermark_ms)
+        evicted_items = self._clear()
         return Taken(
             lines=lines,
             source=source,
@@ -141,7 +144,7 @@ class Intake:
             served=served,
             retracted=retracted,
             unservable=unservable,
-            evicted_items=facts.items.take_evicted(),
+            evicted_items=evicted_items,
             dead_letters=self._seal(records, batch),
             verdicts=self._count(records, batch),
             controls=[(word, arguments) for _, word, arguments in batch.controls],
@@ -150,22 +153,22 @@ class Intake:
     # ---- records
 
     def _catalogue(self, batch: FrontBatch) -> list[int]:
-        """Item records and item texts carried by events, in order; returns rows that can no longer be shown."""
+        """Item records, in order; returns rows that can no longer be shown."""
         items, serial = self.facts.items, self.facts.histories.next_serial
         unservable = []
-        for _, entry in sorted([*batch.items, *batch.carried_items], key=_record_index):
+        for _, entry in batch.items:
             if isinstance(entry, str):
-                row, lost = items.tombstone(entry), True
-            else:
-                row, lost = items.upsert(entry, serial)
-            if lost and row != MISSING:
+                unservable.append(items.tombstone(entry, serial))
+                continue
+            row, lost = items.upsert(entry, serial)
+            if lost:
                 unservable.append(row)
         return unservable
 
     def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> list[Line]:
         """Put the tick-dependent verdicts on event records and return the lines of those accepted."""
         verdicts, admit, judge = batch.verdicts, self.facts.dedupe.admit, self.facts.watermarks.judge
-        wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + IN_FUTURE_MS
+        wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + self._rules.in_future_ms
         accepted: list[Line] = []
         record, passed = MISSING, False
         for line in batch.lines:
@@ -183,9 +186,14 @@ class Intake:
                 passed = verdict is None
             if passed:
                 accepted.append(line)
+        serial, upsert = self.facts.histories.next_serial, self.facts.items.upsert
+        for index, item in batch.carried_items:
+            if verdicts[index] is None:
+                upsert(item, serial, from_event=True)
         return accepted
 
     def _seal(self, records: Sequence[Record], batch: FrontBatch) -> list[Output]:
+        """Dead letters in record order."""
         return [
             self._front.seal(records[i], verdict[1])
             for i, verdict in enumerate(batch.verdicts)
@@ -195,10 +203,11 @@ class Intake:
     def _count(self, records: Sequence[Record], batch: FrontBatch) -> Counter[Verdict]:
         """Count every record once; watch each topic's share of dead ones."""
         verdicts = batch.verdicts
-        counts = Counter(verdict or ("accepted", "") for verdict in verdicts)
-        repaired = sum(1 for i in batch.repaired if (verdicts[i] or ("accepted",))[0] == "accepted")
+        counts = Counter(verdict or ACCEPTED for verdict in verdicts)
+        kept = [words for i, words in batch.repaired.items() if (verdicts[i] or ACCEPTED)[0] == "accepted"]
+        repairs = Counter(word for words in kept for word in words)
         accounting = self.facts.accounting
-        accounting.count(counts, batch.repairs, repaired)
+        accounting.count(counts, repairs, len(kept))
         accounting.note("unknown_fields", batch.unknown_fields)
         died: dict[str, list[bool]] = {}
         first: dict[str, str] = {}
@@ -219,8 +228,8 @@ class Intake:
         columns = list(zip(*accepted, strict=True)) if n else [()] * len(Line._fields)
         _, kinds, at, keys, stand_ins, sessions, orders, _, item_ids, _, _, _, ratings, *_ = columns
         kind, at_ms = np.array(kinds, np.int8), np.array(at, np.int64)
-        serial, row = facts.histories.next_serial, facts.items.row
-        item = np.array([row(i, serial) if i else MISSING for i in item_ids], np.int32)
+        serial = facts.histories.next_serial
+        item = facts.items.rows(item_ids, serial)
         user = facts.users.rows(keys, at_ms, stand_ins)
         positive = self._positive(kind, item, np.array(ratings, np.float64))
         before = facts.users.link(user, positive & (user != MISSING), serial)
@@ -243,8 +252,8 @@ class Intake:
 
     def _positive(self, kind: Array, item: Array, rating: Array) -> Array:
         wanted = np.isin(kind, list(self._rules.positive_kinds)) & (item != MISSING)
-        wanted &= (kind != Kind.REVIEW) | (rating >= self._rules.min_rating)
-        return wanted & self.facts.items.product[item]
+        liked: Array = wanted & ((kind != Kind.REVIEW) | (rating >= self._rules.min_rating))
+        return liked
 
     def _served(self, lines: Lines) -> list[Array | None]:
         joiner, born = self.facts.joiner, self.facts.users.born
@@ -257,15 +266,10 @@ class Intake:
 
     def _join(self, lines: Lines) -> tuple[Array, Array]:
         """Which positives a slate led to, and from which place in it."""
-        n = len(lines.kind)
-        source, position = np.zeros(n, np.int8), np.full(n, MISSING, np.int16)
-        feedback = self.facts.joiner.feedback
-        for i in np.flatnonzero(np.isin(lines.kind, JOINED_KINDS) & (lines.user != MISSING)).tolist():
-            line = lines.source[i]
-            join = feedback(line.kind, int(lines.user[i]), int(lines.item[i]), line.decision_id, line.at_ms)
-            if join.status != "none":
-                source[i], position[i] = SLATE, join.position
-        return source, position
+        joins = self.facts.joiner.feedback_many(
+            lines.kind, lines.user, lines.item, decisions=[line.decision_id for line in lines.source], at_ms=lines.at_ms
+        )
+        return np.where(joins.status == NONE, ORGANIC, SLATE).astype(np.int8), joins.position
 
     def _impressions(self, lines: Lines, verdicts: list[Verdict | None]) -> None:
         shown: dict[int, list[int]] = {}
@@ -276,6 +280,15 @@ class Intake:
             listed = [(int(lines.item[i]), lines.source[i].position) for i in at if lines.item[i] != MISSING]
             status = self.facts.joiner.impression(first.decision_id, int(lines.user[at[0]]), listed, first.at_ms)
             verdicts[record] = ("accepted", f"impression_{status}")
+
+    def _clear(self) -> list[int]:
+        """Drop what still points at user and item rows that changed hands; returns the item rows."""
+        facts = self.facts
+        if users := facts.users.take_evicted():
+            facts.joiner.forget_users(users)
+        if items := facts.items.take_evicted():
+            facts.joiner.forget_items(items)
+        return items
 
     def _append(self, lines: Lines) -> None:
         kept = np.flatnonzero(lines.positive & (lines.user != MISSING))
@@ -291,18 +304,21 @@ class Intake:
 
     def _refunds(self, lines: Lines, verdicts: list[Verdict | None]) -> list[tuple[int, ...]]:
         """Take purchases back, each looked for in the history before its refund."""
-        facts, taken_back = self.facts, []
+        facts = self.facts
+        taken_back: list[tuple[int, ...]] = []
         for i in np.flatnonzero(lines.kind == Kind.REFUND).tolist():
             line, item, user = lines.source[i], int(lines.item[i]), int(lines.user[i])
             serial = MISSING
             if user != MISSING and item != MISSING:
-                serial = facts.histories.retract(int(lines.before[i]), item, line.order)
+                born = int(facts.items.born[item])
+                serial = facts.histories.retract(int(lines.before[i]), item, line.order, born=born)
             past = facts.histories.row(serial)
             if past is None:
                 verdicts[line.record] = ("accepted", "refund_unmatched")
                 continue
-            facts.window.retract(past.order, item)
-            facts.reservoir.retract(past.order, item)
+            facts.joiner.retract(user, item)
+            for table in (facts.window, facts.reservoir):
+                table.retract_purchase(user, item, at_ms=past.at_ms)
             taken_back.append((item, user, past.at_ms, past.visit, int(lines.before[i])))
         return taken_back
 
@@ -328,10 +344,6 @@ class Intake:
         }
         facts.window.add(batch)
         facts.reservoir.add(batch)
-
-
-def _record_index(entry: tuple[int, Item | str]) -> int:
-    return entry[0]
 
 
 def _visit_before(visit: Array, opens: Array, before: Array, earlier: Array) -> Array:

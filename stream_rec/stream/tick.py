@@ -12,13 +12,13 @@ from stream_rec.events import Record
 
 
 class Range(NamedTuple):
-    """Consecutive records of one partition: exactly `count` records from `first` to before `next`."""
+    """Consecutive records of one partition: exactly `n_records` records from `first` to before `next`."""
 
     topic: str
     partition: int
     first: int
     next: int
-    count: int
+    n_records: int
     digest: str
 
 

@@ -1,0 +1,200 @@
+"""Settings to a wired program. The one module that knows both the pipeline and the outside; sole importer of io/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stream_rec import config
+from stream_rec.adapters.registry import ADAPTERS
+from stream_rec.events import Kind
+from stream_rec.io import datasets
+from stream_rec.io.checkpoint import FolderCheckpoints
+from stream_rec.io.files import FileSource
+from stream_rec.io.folder import FolderPublisher, FolderWeights
+from stream_rec.io.memory import MemoryBroker, MemorySource
+from stream_rec.io.run_folder import committed_records
+from stream_rec.learn.learner import Learner, LearnSettings
+from stream_rec.loop import Ports
+from stream_rec.pipeline import Pipeline
+from stream_rec.slates import SlateRules, SlateStage
+from stream_rec.stream.accounting import Accounting
+from stream_rec.stream.attribution import Joiner
+from stream_rec.stream.dedupe import Dedupe
+from stream_rec.stream.front import Front
+from stream_rec.stream.histories import Histories
+from stream_rec.stream.intake import Facts, Intake, Rules
+from stream_rec.stream.items import ItemTable
+from stream_rec.stream.privacy import Pseudonymiser, Sealer, fingerprint
+from stream_rec.stream.sampling import Reservoir
+from stream_rec.stream.users import Users
+from stream_rec.stream.watermark import Watermarks
+from stream_rec.stream.window import SlidingWindow
+
+import_dataset = datasets.import_dataset
+
+
+# ---- the pipeline
+
+
+def pipeline_of(settings: config.Settings) -> Pipeline:
+    """The pipeline in its initial state.
+
+    Raises:
+        SettingsError: there is no privacy key.
+    """
+    key = config.privacy_key(settings)
+    facts = facts_of(settings)
+    learner = learner_of(settings)
+    rules = SlateRules(
+        seed=settings.run.seed,
+        key_id=fingerprint(key),
+        n_slots=settings.slate.n_slots,
+        refresh_users=settings.slate.refresh_users_per_tick,
+        valid_ms=settings.slate.valid_ms,
+        star_every_ms=settings.slate.star_every_ms,
+        policy=settings.explore.policy,
+        visit_gap_ms=settings.visits.gap_ms,
+    )
+    return Pipeline(
+        intake_of(settings, facts, key),
+        learner,
+        SlateStage(facts, learner, rules),
+        n_slots=settings.slate.n_slots,
+        report_every_ms=settings.report.interval_ms,
+        train_steps=settings.learn.steps_per_tick,
+    )
+
+
+def intake_of(settings: config.Settings, facts: Facts, key: bytes) -> Intake:
+    """Bytes to facts, by the settings."""
+    front = Front(
+        Pseudonymiser(key),
+        Sealer(key),
+        ADAPTERS.get(settings.events.format),
+        max_record_bytes=settings.quality.max_record_bytes,
+        not_products=frozenset(settings.events.not_products),
+    )
+    kinds = frozenset(int(Kind[word.upper()]) for word in settings.learn.positives)
+    rules = Rules(kinds, settings.learn.min_rating)
+    return Intake(front, facts, rules)
+
+
+def facts_of(settings: config.Settings) -> Facts:
+    """Every table of facts, empty."""
+    s = settings
+    return Facts(
+        accounting=Accounting(share=s.quality.dead_letter_share),
+        dedupe=Dedupe(s.dedupe.capacity),
+        watermarks=Watermarks(s.watermark.bound_ms, s.watermark.lateness_ms, s.watermark.max_partitions),
+        users=Users(s.users.capacity, s.visits.gap_ms),
+        histories=Histories(s.histories.capacity),
+        items=ItemTable(s.items.capacity),
+        joiner=Joiner(
+            s.attribution.max_decisions,
+            s.attribution.max_exposures,
+            s.slate.n_slots,
+            windows_ms={
+                "click": s.attribution.click_window_ms,
+                "cart": s.attribution.cart_window_ms,
+                "purchase": s.attribution.purchase_window_ms,
+            },
+            valid_ms=s.slate.valid_ms,
+            disorder_ms=s.watermark.bound_ms + s.watermark.lateness_ms,
+        ),
+        window=SlidingWindow(s.window.capacity, length_ms=s.window.length_ms),
+        reservoir=Reservoir(s.reservoir.capacity, seed=s.run.seed),
+    )
+
+
+def learner_of(settings: config.Settings) -> Learner:
+    """The learner, before anything was learned."""
+    s, learn = settings, settings.learn
+    return Learner(
+        LearnSettings(
+            seed=s.run.seed,
+            item_capacity=s.items.capacity,
+            recent_capacity=learn.recent_capacity,
+            max_pending_visits=learn.max_pending_visits,
+            visit_gap_ms=s.visits.gap_ms,
+            exact_items=learn.exact_items,
+            n_neighbours=learn.neighbours,
+            history_rows=learn.history_rows,
+            sample_one_in=learn.sample_one_in,
+            max_visit_examples=learn.max_visit_examples,
+            max_next_examples=learn.max_next_examples,
+            micro_batch=learn.micro_batch,
+            rate=learn.learning_rate,
+            examination_exponent=learn.examination_exponent,
+            cut_examples=learn.light_cut_examples,
+        )
+    )
+
+
+# ---- the outside
+
+
+def replay_ports(
+    settings: config.Settings, *, events: Path, items: Path | None, since_ms: int | None, until_ms: int | None
+) -> Ports:
+    """A file of events in, the run folder out.
+
+    Raises:
+        SettingsError: a file or the folder is not what it should be.
+        JobFailed: another program is writing to the folder.
+    """
+    source = FileSource(events, items, since_ms=since_ms, until_ms=until_ms)
+    return _into_folder(settings, source, synchronous=True)
+
+
+def memory_ports(settings: config.Settings, broker: MemoryBroker) -> Ports:
+    """The in-memory transport in, the run folder out."""
+    return _into_folder(settings, MemorySource(broker), synchronous=True)
+
+
+def memory_broker(n_partitions: int) -> MemoryBroker:
+    """An empty in-memory transport with `n_partitions` of events."""
+    return MemoryBroker({"control": 1, "items": 1, "events": n_partitions})
+
+
+def _into_folder(settings: config.Settings, source: Any, *, synchronous: bool) -> Ports:
+    folder = settings.run_dir
+    publisher = FolderPublisher(folder)
+    checkpoints = FolderCheckpoints(
+        folder / "checkpoints",
+        keep=settings.checkpoint.keep,
+        horizon_ms=settings.checkpoint.horizon_ms,
+        sync_first=publisher.sync,
+    )
+    return Ports(source, publisher, checkpoints, FolderWeights(folder / "weights", synchronous=synchronous))
+
+
+def close(ports: Ports) -> None:
+    """Finish what is being written and let go of the folder, whatever fails on the way."""
+    try:
+        ports.checkpoints.close()
+    finally:
+        try:
+            ports.weights.close()
+        finally:
+            ports.publisher.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder to look at."""
+
+    folder: Path
+
+    def records(self, topic: str) -> Iterator[dict[str, Any]]:
+        """The committed records of a topic as JSON objects, oldest first."""
+        return committed_records(self.folder, topic)
+
+
+def open_run(folder: Path) -> Run:
+    """A run folder, to read."""
+    return Run(folder)
+
+

@@ -1,0 +1,40 @@
+"""What computes: code, libraries, processor. Bytes are promised within a build."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from stream_rec import __version__
+
+LIBRARIES = ("cryptography", "msgspec", "numpy", "safetensors")
+
+
+@cache
+def describe() -> dict[str, str]:
+    """Everything that may change a bit of the result, by name."""
+    source = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        source.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return {
+        "stream_rec": __version__,
+        "source": source.hexdigest()[:16],
+        "python": platform.python_version(),
+        "machine": f"{sys.platform}-{platform.machine()}",
+        "device": "cpu",
+        **libraries,
+    }
+
+
+@cache
+def digest() -> str:
+    """16 hex digits that stand for `describe()`."""
+    return hashlib.sha256(msgspec.json.encode(describe(), order="sorted")).hexdigest()[:16]

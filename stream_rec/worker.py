@@ -1,0 +1,53 @@
+"""The long-running learner: turns of the loop by a clock, a checkpoint now and then, a drain when told to stop."""
+
+from __future__ import annotations
+
+from stream_rec.clock import Clock
+from stream_rec.loop import Loop
+
+
+class Worker:
+    """Runs a loop on live input.
+
+    Args:
+        loop: recovered by `start`.
+        clock: gives each tick its `cut_at_ms`.
+        max_wait_ms: how long a turn waits when there is nothing to take.
+        checkpoint_every_ms: time between two checkpoints.
+    """
+
+    def __init__(
+        self, loop: Loop, clock: Clock, *, max_wait_ms: int = 100, checkpoint_every_ms: int = 30_000
+    ) -> None:
+        self._loop, self._clock = loop, clock
+        self._max_wait_ms, self._checkpoint_every_ms = max_wait_ms, checkpoint_every_ms
+        self._saved_at_ms = clock.now_ms()
+
+    def start(self) -> None:
+        """Recover the state that the ledger says.
+
+        Raises:
+            JobFailed: the ledger, its inputs or their replay do not agree.
+        """
+        self._loop.recover()
+
+    def turn(self) -> bool:
+        """One turn: a tick if there is something to take or due, else a wait; says whether there was a tick."""
+        now_ms = self._clock.now_ms()
+        did = self._loop.step(cut_at_ms=now_ms)
+        if not did:
+            self._clock.wait(self._max_wait_ms)
+        elif now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
+            self._loop.checkpoint()
+            self._saved_at_ms = now_ms
+        return did
+
+    def catch_up(self) -> None:
+        """Turn until nothing is left to take."""
+        while self._loop.step(cut_at_ms=self._clock.now_ms()):
+            pass
+
+    def stop(self) -> None:
+        """Cut the draining tick and save the state at it."""
+        self._loop.step(drain=True, cut_at_ms=self._clock.now_ms())
+        self._loop.checkpoint()
