@@ -1,0 +1,87 @@
+"""What a person sees of `stream-rec demo` while it runs: a bar and a live line, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_STEPS = 20
+"""How many plain lines there are."""
+
+
+class DemoView:
+    """Shows how far the demo is and how it does; use it as a context.
+
+    On a terminal the bar and the live line are drawn in place; elsewhere PLAIN_STEPS lines are printed.
+    """
+
+    def __init__(self, console: Console, *, what: str = "simulated shop") -> None:
+        self._console = console
+        self._live_line = Text()
+        self._told = 0
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("records,"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            expand=True,
+        )
+        self._task = self._progress.add_task(what, total=None)
+        self._live = Live(get_renderable=self._render, console=console, auto_refresh=False)
+
+    def __enter__(self) -> DemoView:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def update(self, n_done: int, n_total: int, stats: Mapping[str, Any]) -> None:
+        """Show that `n_done` of `n_total` records are done (an estimate may be exceeded) and how it goes.
+
+        `stats` may say `event_at` (ms), `events_per_s`, `click_rate`, `recall`, `version` and `lag` (records waiting);
+        what is missing or None is left out.
+        """
+        n_total = max(n_total, n_done, 1)
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=n_done, total=n_total)
+            self._live_line = Text(live_line(stats), style="cyan", no_wrap=True, overflow="ellipsis")
+            self._live.refresh()
+        elif (step := PLAIN_STEPS * n_done // n_total) > self._told:
+            self._told = step
+            line = f"{n_done / n_total:4.0%}  {n_done:,} of {n_total:,} records | {live_line(stats)}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        return Group(self._progress.get_renderable(), self._live_line)
+
+
+def live_line(stats: Mapping[str, Any]) -> str:
+    """The figures of the moment in one line.
+
+    >>> live_line({"events_per_s": 2345.6, "click_rate": 0.314, "recall": 0.2841, "version": "v3", "lag": 0})
+    '2,346 events/s | click rate 31.4% | recall@20 0.284 | v3 | lag 0'
+    """
+    forms: dict[str, Callable[[Any], str]] = {
+        "event_at": lambda ms: f"{datetime.fromtimestamp(ms / 1000, UTC):%a %d %b %H:%M}",
+        "events_per_s": lambda rate: f"{rate:,.0f} events/s",
+        "click_rate": lambda rate: f"click rate {rate:.1%}",
+        "recall": lambda recall: f"recall@20 {recall:.3f}",
+        "version": str,
+        "lag": lambda n: f"lag {n:,}",
+    }
+    return " | ".join(form(stats[name]) for name, form in forms.items() if stats.get(name) is not None)
