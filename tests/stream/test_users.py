@@ -59,13 +59,14 @@ def test_the_users_in_the_table_are_the_ones_seen_last(capacity, ticks):
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
-@given(st.integers(8, 20), TICKS, TICKS, st.integers(0, 25))
+@given(st.integers(8, 20), TICKS, TICKS, st.lists(st.integers(0, 25), unique=True, max_size=8))
 def test_restored_users_go_on_like_ones_that_never_stopped(capacity, before, after, forgotten):
     users, fresh = Users(capacity), Users(capacity)
     for tick in before:
         take(users, tick)
-    if (row := users.find(key_of(forgotten))) != MISSING:
-        users.forget(row)
+    for n in forgotten:
+        if (row := users.find(key_of(n))) != MISSING:
+            users.forget(row)
     fresh.restore(users.snapshot())
     assert digest(fresh.snapshot()) == digest(users.snapshot())
     for tick in after:
@@ -108,6 +109,14 @@ def test_a_row_in_use_again_has_a_later_birth_and_nothing_of_its_former_user():
     assert users.born[row] > born
     assert (users.last_row[row], users.visit_serial[row], users.seen_at_ms[row]) == (MISSING, MISSING, 1_000)
     assert users.find(key_of(1)) == MISSING
+
+
+def test_free_rows_are_taken_lowest_first():
+    users = Users(8)
+    take(users, range(6))
+    for row in (4, 1, 3):
+        users.forget(row)
+    assert take(users, [20, 21, 22, 23]).tolist() == [1, 3, 4, 6]
 
 
 def test_users_that_differ_only_in_the_second_half_of_the_key_get_rows_of_their_own():

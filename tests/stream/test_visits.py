@@ -83,6 +83,15 @@ def test_the_visits_of_a_user_are_counted(ticks):
     assert users.n_visits.tolist() == opened.tolist()
 
 
+def test_a_visit_starts_at_the_time_of_its_first_event():
+    users = some_users()
+    rows, at_ms = np.array([1, 1, 1], np.int32), np.array([40, 30, 50]) * MINUTE
+    users.visits(rows, [5, 5, 6], at_ms, np.array([3, 4, 9]))
+    assert (users.visit_start_ms[1], users.visit_before[1], users.visit_key[1]) == (50 * MINUTE, 9, 6)
+    users.visits(rows[:1], [6], at_ms[:1], np.array([12]))
+    assert (users.visit_start_ms[1], users.visit_before[1], users.visit_last_ms[1]) == (50 * MINUTE, 9, 50 * MINUTE)
+
+
 def test_a_gap_of_exactly_thirty_minutes_does_not_end_a_visit():
     users = some_users()
     assert [users.visit(0, 0, at, MISSING) for at in (0, 30 * MINUTE, 60 * MINUTE + 1)] == [True, False, True]
