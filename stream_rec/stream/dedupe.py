@@ -48,7 +48,7 @@ class Dedupe(Component):
         self._index.insert(self.ring[: self.used()], np.arange(self.used()))
 
     def admit(self, digest: int) -> bool:
-        """Whether the digest is new; it then counts as seen. `admit_many` costs a hundredth of this per event."""
+        """`admit_many` for one digest; costs as much as it does for a hundred."""
         return self.admit_many([digest])[0]
 
     def admit_many(self, digests: Sequence[int] | UInt64s | Int64s) -> list[bool]:

@@ -29,7 +29,7 @@ class Oracle:
         return answers
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(st.integers(1, 60), BATCHES)
 def test_answers_equal_a_plain_ordered_dict(capacity, batches):
     dedupe, oracle = Dedupe(capacity), Oracle(capacity)
@@ -38,7 +38,7 @@ def test_answers_equal_a_plain_ordered_dict(capacity, batches):
         assert dedupe.used() == len(oracle.seen)
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(1, 40), BATCHES, BATCHES)
 def test_a_restored_dedupe_goes_on_like_one_that_never_stopped(capacity, before, after):
     dedupe, fresh = Dedupe(capacity), Dedupe(capacity)

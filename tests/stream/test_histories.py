@@ -59,7 +59,7 @@ def fold(histories, oracle, events):
         oracle.append(user, item, kind, order)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(
     st.integers(1, 30),
     EVENTS,
@@ -82,7 +82,7 @@ def test_histories_equal_a_scan_over_every_row(capacity, before, refunds, after,
     assert gathered.item.tolist() == [e + [MISSING] * (width - len(e)) for e in expected]
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(1, 30), EVENTS, EVENTS, EVENTS)
 def test_restored_histories_go_on_like_ones_that_never_stopped(capacity, before, between, after):
     histories, oracle, fresh = Histories(capacity), Oracle(capacity), Histories(capacity)
@@ -95,7 +95,7 @@ def test_restored_histories_go_on_like_ones_that_never_stopped(capacity, before,
     assert digest(fresh.snapshot()) == digest(histories.snapshot())
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(40, 60), EVENTS, EVENTS)
 def test_appending_many_equals_appending_one_by_one(capacity, before, batch):
     one, many, oracle = Histories(capacity), Histories(capacity), Oracle(capacity)

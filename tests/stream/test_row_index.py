@@ -17,7 +17,7 @@ def rows_of(index, hashes):
     return found
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.lists(st.lists(st.sampled_from([*CROWDED, *range(40)]), unique=True, max_size=30), max_size=12))
 def test_every_inserted_row_is_a_candidate_of_its_hash_until_it_is_removed(batches):
     index, rows = RowIndex(capacity=100), {}

@@ -44,7 +44,7 @@ class Oracle:
         return gone
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(st.integers(8, 20), TICKS)
 def test_the_users_in_the_table_are_the_ones_seen_last(capacity, ticks):
     users, oracle = Users(capacity), Oracle(capacity)
@@ -58,7 +58,7 @@ def test_the_users_in_the_table_are_the_ones_seen_last(capacity, ticks):
         assert users.n_users == len(oracle.seen) == len(users.known_rows())
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(8, 20), TICKS, TICKS, st.lists(st.integers(0, 25), unique=True, max_size=8))
 def test_restored_users_go_on_like_ones_that_never_stopped(capacity, before, after, forgotten):
     users, fresh = Users(capacity), Users(capacity)
@@ -75,7 +75,7 @@ def test_restored_users_go_on_like_ones_that_never_stopped(capacity, before, aft
     assert digest(fresh.snapshot()) == digest(users.snapshot())
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(8, 20), TICKS, st.integers(1, 9))
 def test_a_round_of_slates_reaches_every_known_user_once(capacity, ticks, n):
     users = Users(capacity)
@@ -88,7 +88,7 @@ def test_a_round_of_slates_reaches_every_known_user_once(capacity, ticks, n):
     assert len(turns[: len(known)]) == len(set(turns[: len(known)]))
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.integers(8, 20), TICKS)
 def test_rows_outside_the_table_are_blank(capacity, ticks):
     users = Users(capacity)

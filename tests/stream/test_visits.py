@@ -46,7 +46,7 @@ def arrays(tick):
     return rows, [e[1] for e in tick], at_ms, np.array([e[3] for e in tick], np.bool_)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(TICKS)
 def test_visits_and_pointers_equal_a_plain_dict_event_by_event(ticks):
     users, oracle, next_serial = some_users(), Oracle(), 0
@@ -59,7 +59,7 @@ def test_visits_and_pointers_equal_a_plain_dict_event_by_event(ticks):
         assert got == [oracle.event(*event) for event in tick]
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(st.lists(EVENT, max_size=20), st.integers(0, 20))
 def test_the_cut_into_ticks_does_not_matter(events, cut):
     whole, parts = some_users(), some_users()
@@ -72,7 +72,7 @@ def test_the_cut_into_ticks_does_not_matter(events, cut):
     assert digest(whole.snapshot()) == digest(parts.snapshot())
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=70)
 @given(TICKS)
 def test_the_visits_of_a_user_are_counted(ticks):
     users, opened = some_users(), np.zeros(8, np.int64)
