@@ -30,6 +30,8 @@ LOADERS: dict[str, Callable[[], Loader]] = {
 }
 """Datasets known by name; `csv` is the one that takes a column map."""
 
+_MAX_LINE_BYTES = 64 * 1024 * 1024
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,7 +107,7 @@ def _loader(name: str, column_map: Mapping[str, str]) -> Loader:
 
 def _timed(files: Sequence[Path], loader: Loader, report: ImportReport) -> Iterator[Iterator[Timed]]:
     for path in files:
-        with closing(LineReader(path)) as lines:
+        with closing(LineReader(path, max_line_bytes=_MAX_LINE_BYTES)) as lines:
             first = next(iter(lines), b"")
             delimiter = max(",\t;|", key=lambda c: first.count(c.encode()))
             header = next(rows([first], delimiter)).fields

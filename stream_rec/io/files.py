@@ -12,19 +12,17 @@ from pathlib import Path
 
 from stream_rec.errors import InputGone
 from stream_rec.events import Record, Topic
-from stream_rec.io.lines import LineReader
+from stream_rec.io.lines import MAX_LINE_BYTES, LineReader
 from stream_rec.io.peek import NO_TIME, event_time_ms, item_time_ms, peek_item
 from stream_rec.io.timeline import BLOCK_LINES, Block, Timeline
 from stream_rec.ports import TopicPartition
-
-POLL_BYTES = 8 * 1024 * 1024
-"""A poll ends after the line that passes this many bytes, so that long lines do not fill the memory."""
 
 _EVENTS = (Topic.EVENTS, 0)
 _ITEMS = (Topic.ITEMS, 0)
 _FOREVER_MS = 1 << 62
 
 _Make = Callable[[int, int, bytes], Record]
+_ReadFrom = Callable[[int], LineReader]
 
 
 class FileSource:
@@ -36,9 +34,18 @@ class FileSource:
     """
 
     def __init__(
-        self, events: Path, items: Path | None = None, *, since_ms: int | None = None, until_ms: int | None = None
+        self,
+        events: Path,
+        items: Path | None = None,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         """Take events with `since_ms <= time < until_ms`; offsets stay line numbers, the others are passed over.
+
+        A line above `max_line_bytes` is given cut to that length and one byte, so that it still counts as too large
+        wherever records are limited to `max_line_bytes` or less, and long lines do not fill the memory.
 
         Items are always taken: one at or after `until_ms` is a newer state of a compacted catalogue and gets the
         largest item time before it (`n_items_newer` counts them), so that it is known within the range.
@@ -56,6 +63,7 @@ class FileSource:
             self._paths[_ITEMS] = items
             self._makers[_ITEMS] = _item_record
             self._selected[_ITEMS] = (0, _FOREVER_MS)
+        self._max_line_bytes = max_line_bytes
         self._cursors = {partition: self._cursor(partition, 0) for partition in self._paths}
         self._second: dict[TopicPartition, _Cursor] = {}
 
@@ -70,8 +78,8 @@ class FileSource:
             self._cursors[partition] = self._cursor(partition, offset)
 
     def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
-        """Up to `max_records` next records, fewer when they are long (`POLL_BYTES`), none at the end."""
-        return self._cursors[partition].take(max_records, POLL_BYTES)
+        """The `max_records` next records; fewer only at the end, so that what a tick holds depends on the file alone."""
+        return self._cursors[partition].take(max_records)
 
     def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
         """The `count` selected records from line `first` on; the position of `poll` stays.
@@ -85,7 +93,7 @@ class FileSource:
                 cursor.close()
             cursor = self._second[partition] = self._cursor(partition, first)
         cursor.skip_to(first)
-        records = cursor.take(count, None)
+        records = cursor.take(count)
         if len(records) < count:
             raise InputGone(
                 f"{self._paths[partition]}: {count} records were read from line {first} on, now {len(records)} are "
@@ -126,12 +134,13 @@ class FileSource:
             timeline.close()
 
     def _cursor(self, partition: TopicPartition, offset: int) -> _Cursor:
-        cursor = _Cursor(
-            self._paths[partition],
-            self._timelines[partition],
-            self._makers[partition],
-            within=self._selected[partition],
-        )
+        path, limit = self._paths[partition], self._max_line_bytes
+
+        def read_from(byte: int) -> LineReader:
+            return LineReader(path, at_byte=byte, max_line_bytes=limit)
+
+        within = self._selected[partition]
+        cursor = _Cursor(read_from, self._timelines[partition], self._makers[partition], within=within)
         cursor.skip_to(offset)
         return cursor
 
@@ -139,12 +148,12 @@ class FileSource:
 class _Cursor:
     """A position in a file: reads on, and back by opening again at the block."""
 
-    def __init__(self, path: Path, timeline: Timeline, make: _Make, *, within: tuple[int, int]) -> None:
-        self._path = path
+    def __init__(self, read_from: _ReadFrom, timeline: Timeline, make: _Make, *, within: tuple[int, int]) -> None:
+        self._read_from = read_from
         self._timeline = timeline
         self._make = make
         self._since_ms, self._until_ms = within
-        self._reader = LineReader(path)
+        self._reader = read_from(0)
         self._line = 0
         self._waiting: list[Record] = []
 
@@ -161,17 +170,16 @@ class _Cursor:
         index = line // BLOCK_LINES
         if index > self._line // BLOCK_LINES and (place := self._timeline.place(index)) is not None:
             self._reader.close()
-            self._reader = LineReader(self._path, at_byte=place)
+            self._reader = self._read_from(place)
             self._line = index * BLOCK_LINES
         while self._line < line and self._reader.read() is not None:
             self._line += 1
 
-    def take(self, max_records: int, max_bytes: int | None) -> list[Record]:
+    def take(self, max_records: int) -> list[Record]:
         """The next selected records."""
         records, self._waiting = self._waiting[:max_records], self._waiting[max_records:]
-        left = max_bytes if max_bytes is not None else _FOREVER_MS
         block, index = Block([], []), -1
-        while len(records) < max_records and left > 0:
+        while len(records) < max_records:
             value = self._reader.read()
             if value is None:
                 break
@@ -183,13 +191,12 @@ class _Cursor:
             at_ms = block.timestamp_ms[line % BLOCK_LINES]
             if self._since_ms <= at_ms < self._until_ms:
                 records.append(self._make(line, at_ms, value))
-                left -= len(value)
         return records
 
     def ended(self) -> bool:
         """Whether no selected record is left; looks one record ahead."""
         if not self._waiting:
-            self._waiting = self.take(1, None)
+            self._waiting = self.take(1)
         return not self._waiting
 
     def progress(self) -> tuple[int, int]:

@@ -15,8 +15,8 @@ import zstandard
 
 from stream_rec.errors import JobFailed, SettingsError
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
-"""What is longer is cut there: far above any record size that is accepted, so the record dies as too large."""
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""Default length above which a line is cut: four times the default limit of a record."""
 
 _BUFFER_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

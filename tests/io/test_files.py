@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from stream_rec.errors import InputGone, JobFailed, SettingsError
-from stream_rec.io.files import POLL_BYTES, FileSource
+from stream_rec.io.files import FileSource
 from stream_rec.io.timeline import BLOCK_LINES
 
 EVENTS, ITEMS = ("events", 0), ("items", 0)
@@ -165,10 +165,16 @@ def test_an_item_newer_than_the_range_is_given_a_time_within_it_and_counted(tmp_
     assert source.n_items_newer() == 1
 
 
-def test_a_poll_of_long_lines_is_short(tmp_path):
-    long = b"x" * (POLL_BYTES // 2)
-    source = FileSource(written(tmp_path / "e.jsonl", [long] * 5))
-    assert [len(source.poll(EVENTS, 1024)) for _ in range(3)] == [2, 2, 1]
+def test_a_poll_is_full_until_the_end_so_that_ticks_depend_on_the_file_alone(many):
+    source = FileSource(many)
+    source.poll(EVENTS, 1000)
+    assert [len(source.poll(EVENTS, 5000)) for _ in range(3)] == [5000, 5000, 3 * BLOCK_LINES + 17 - 11_000]
+
+
+def test_a_line_above_the_limit_is_cut_to_one_byte_more(tmp_path):
+    lines = [b"x" * 300, event(10**12), b"y" * 50]
+    source = FileSource(written(tmp_path / "e.jsonl", lines), max_line_bytes=100)
+    assert [r.value for r in drained(source)] == [b"x" * 101, event(10**12), b"y" * 50]
 
 
 def test_a_missing_file_is_a_wrong_argument(tmp_path):
