@@ -13,7 +13,9 @@ import pytest
 from stream_rec.events import Record
 from stream_rec.simulate import Shop, ShopPlan
 from stream_rec.simulate_taste import DAY_MS, HOUR_MS, examined_prob
-from stream_rec.simulate_wire import MINUTE_MS
+from stream_rec.simulate_wire import MINUTE_MS, mangled
+from stream_rec.stream.front import Front
+from stream_rec.stream.privacy import Pseudonymiser, Sealer
 
 SMALL = ShopPlan(days=8.0, n_users=300, n_items=400, visits_per_day=250.0, outage_day=5.0, outage_hours=12.0)
 STEP_MS = 2 * HOUR_MS
@@ -279,3 +281,27 @@ def test_the_true_probability_is_zero_for_what_is_not_on_sale() -> None:
     shop.catalogue()
     listed = shop.best_slate("u000001", 1, shop.start_ms)[0]
     assert 0.0 < shop.true_click_prob("u000001", listed, shop.start_ms) < 1.0
+
+
+def test_the_worker_accepts_every_clean_event_and_gives_every_mangled_one_a_reason(
+    a_run: tuple[Shop, list[Record]],
+) -> None:
+    shop, told = a_run
+    batch = Front(Pseudonymiser(b"a key"), Sealer(b"a key")).read(told)
+    refused = [verdict for verdict in batch.verdicts if verdict is not None]
+    assert len(refused) == shop.counts["malformed"] > 0
+    assert not batch.repaired
+    assert batch.unknown_fields == 0
+
+
+@pytest.mark.parametrize(
+    ("defect", "outcome"),
+    list(enumerate([*["dead_lettered"] * 4, "ignored", "dead_lettered"])),
+)
+def test_every_defect_is_turned_away(a_run: tuple[Shop, list[Record]], defect: int, outcome: str) -> None:
+    clean = next(r for r in a_run[1] if r.topic == "events")
+    assert clean.value is not None
+    broken = clean._replace(value=mangled(clean.value, (defect + 0.5) / 6))
+    (verdict,) = Front(Pseudonymiser(b"a key"), Sealer(b"a key")).read([broken]).verdicts
+    assert verdict is not None
+    assert verdict[0] == outcome
