@@ -115,7 +115,7 @@ def _timed(files: Sequence[Path], loader: Loader, report: ImportReport) -> Itera
                 raise SettingsError(f"{path}: the first line is no readable header; the file must be UTF-8 text")
             table = loader.table(header)
             data = chain([first], lines) if table.headless else lines
-            yield _events(rows(data, delimiter), table, report)
+            yield _events(rows(data, delimiter, len(table.columns)), table, report)
 
 
 def _events(source: Iterator[Row], table: Table, report: ImportReport) -> Iterator[Timed]:

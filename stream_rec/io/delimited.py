@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterable, Iterator
+from io import StringIO
+from itertools import islice
 from typing import Final, NamedTuple
 
 _MOST_LINES = 100
@@ -21,38 +24,44 @@ class Row(NamedTuple):
     """None when the bytes are no UTF-8 or the quotes cannot be read."""
 
 
-def rows(lines: Iterable[bytes], delimiter: str) -> Iterator[Row]:
+def rows(lines: Iterable[bytes], delimiter: str, n_fields: int | None = None) -> Iterator[Row]:
     r"""Split lines into fields; quotes as in RFC 4180, none in tab-separated files.
 
-    >>> [row.fields for row in rows([b'a,"b,c"', b'"d', b'e",f', b'\xff'], ",")]
-    [['a', 'b,c'], ['d\ne', 'f'], None]
+    Lines are joined to one row only where that gives `n_fields` fields (any number when None), so that a quote which
+    is never closed costs its own line and no other.
+
+    >>> [row.fields for row in rows([b'a,"b,c"', b'"d', b'e",f', b'\xff', b'6" plate,g'], ",")]
+    [['a', 'b,c'], ['d\ne', 'f'], None, ['6" plate', 'g']]
     """
     if delimiter == "\t":
-        for raw in lines:
-            yield Row(raw, _split(raw, delimiter))
+        yield from (Row(line, _split(line, delimiter)) for line in lines)
         return
-    for raw in _whole(lines):
-        yield Row(raw, _split(raw, delimiter) if _QUOTE not in raw else _quoted(raw, delimiter))
-
-
-def _whole(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Join the lines of an open quoted field; give up on a quote that stays open and go on behind its line."""
-    waiting: list[bytes] = []
-    n_open = 0
-    for line in lines:
-        waiting.append(line)
-        n_open += line.count(_QUOTE)
-        if n_open % 2 == 0:
-            yield b"\n".join(waiting)
-        elif len(waiting) < _MOST_LINES:
+    source, again = iter(lines), deque[bytes]()
+    while (raw := again.popleft() if again else next(source, None)) is not None:
+        if _QUOTE not in raw:
+            yield Row(raw, _split(raw, delimiter))
             continue
-        else:
-            yield waiting[0]
-            yield from _whole(waiting[1:])
-        waiting, n_open = [], 0
-    if waiting:
-        yield waiting[0]
-        yield from _whole(waiting[1:])
+        row = Row(raw, _quoted(raw, delimiter))
+        if row.fields is not None or raw.count(_QUOTE) % 2 == 0:
+            yield row
+            continue
+        again.extend(islice(source, max(0, _MOST_LINES - 1 - len(again))))
+        yield _joined(raw, again, delimiter, n_fields) or row
+
+
+def _joined(raw: bytes, again: deque[bytes], delimiter: str, n_fields: int | None) -> Row | None:
+    """The row that `raw` begins, its further lines taken from `again`; None when the quote stays open."""
+    lines = [raw]
+    for n_taken, line in enumerate(again, 1):
+        lines.append(line)
+        if line.count(_QUOTE) % 2:
+            whole = b"\n".join(lines)
+            fields = _quoted(whole, delimiter)
+            if fields is not None and n_fields in (None, len(fields)):
+                for _ in range(n_taken):
+                    again.popleft()
+                return Row(whole, fields)
+    return None
 
 
 def _split(raw: bytes, delimiter: str) -> list[str] | None:
@@ -64,7 +73,7 @@ def _split(raw: bytes, delimiter: str) -> list[str] | None:
 
 def _quoted(raw: bytes, delimiter: str) -> list[str] | None:
     try:
-        found = list(csv.reader(raw.decode().splitlines(keepends=True), delimiter=delimiter, strict=True))
+        found = list(csv.reader(StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error):
         return None
     return found[0] if len(found) == 1 else None

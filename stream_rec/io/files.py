@@ -78,7 +78,7 @@ class FileSource:
             self._cursors[partition] = self._cursor(partition, offset)
 
     def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
-        """The `max_records` next records; fewer only at the end, so that what a tick holds depends on the file alone."""
+        """The `max_records` next records; fewer only at the end, so that ticks depend on the file alone."""
         return self._cursors[partition].take(max_records)
 
     def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:

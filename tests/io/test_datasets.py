@@ -114,12 +114,30 @@ def test_a_line_that_is_no_utf8_is_passed_on_raw(tmp_path):
     assert events == [line] and report.n_unreadable == 1
 
 
-def test_a_quoted_field_may_span_lines_and_an_open_quote_harms_its_own_line_only(tmp_path):
-    at = b",1,2011-01-01 08:00:00,1,7,UK"
-    _, events, _ = imported(
-        tmp_path, "online-retail", RETAIL, b'1,a,"RED', b'MUG"' + at, b'2,a,"RED' + at, b"3,a,MUG" + at
-    )
-    assert [e.startswith(b"{") for e in events] == [True, False, True]
+AT = b",1,2011-01-01 08:00:00,1,7,UK"
+
+
+def test_a_quoted_field_may_span_lines(tmp_path):
+    _, events, items = imported(tmp_path, "online-retail", RETAIL, b'1,a,"RED', b'MUG"' + AT, b"3,a,MUG" + AT)
+    assert len(events) == 2 and items[0]["title"] == "RED\nMUG"
+
+
+def test_a_quote_that_stays_open_costs_its_own_line_only(tmp_path):
+    good = [b"%d,a,MUG" % n + AT for n in range(150)]
+    lines = [*good, b'x,a,"RED' + AT, *good, b'y,a,"RED' + AT, *good]
+    report, events, _ = imported(tmp_path, "online-retail", RETAIL, *lines)
+    assert (report.n_events, report.n_unreadable) == (452, 2)
+    assert [e for e in events if not e.startswith(b"{")] == [b'x,a,"RED' + AT, b'y,a,"RED' + AT]
+
+
+def test_two_open_quotes_in_neighbouring_lines_cost_two_lines(tmp_path):
+    _, events, _ = imported(tmp_path, "online-retail", RETAIL, b'1,a,"RED' + AT, b'2,a,"RED' + AT, b"3,a,MUG" + AT)
+    assert [e.startswith(b"{") for e in events] == [False, False, True]
+
+
+def test_an_inch_mark_inside_a_field_is_a_character(tmp_path):
+    _, _, items = imported(tmp_path, "online-retail", RETAIL, b'1,a,6" PLATE' + AT, b"2,b,MUG" + AT)
+    assert [item["title"] for item in items] == ['6" PLATE', "MUG"]
 
 
 def test_the_day_first_copies_of_the_dataset_are_read(tmp_path):
