@@ -31,10 +31,12 @@ def event_of(obj: dict[str, Any], words: list[str]) -> tuple[Event, int]:
     Raises:
         BadRecord: a field that cannot be read safely.
     """
-    n_unknown = len(obj.keys() - _EVENT_FIELDS)
+    n_unknown = 0 if obj.keys() <= _EVENT_FIELDS else len(obj.keys() - _EVENT_FIELDS)
     items = obj.get("items")
-    if isinstance(items, list):
-        n_unknown += sum(len(item.keys() - _ITEM_FIELDS) for item in items if isinstance(item, dict))
+    if type(items) is list:
+        for item in items:
+            if type(item) is dict and not item.keys() <= _ITEM_FIELDS:
+                n_unknown += len(item.keys() - _ITEM_FIELDS)
     try:
         return msgspec.convert(obj, Event), n_unknown
     except msgspec.ValidationError:
