@@ -196,5 +196,3 @@ class Run:
 def open_run(folder: Path) -> Run:
     """A run folder, to read."""
     return Run(folder)
-
-

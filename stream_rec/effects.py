@@ -27,7 +27,12 @@ class Effects:
         parts: list[bytes] = []
         for topic, key, value in self.outputs:
             name = topic.encode()
-            parts += (struct.pack("<qqq", len(name), len(key), -1 if value is None else len(value)), name, key, value or b"")
+            parts += (
+                struct.pack("<qqq", len(name), len(key), -1 if value is None else len(value)),
+                name,
+                key,
+                value or b"",
+            )
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def sizes(self) -> dict[str, list[int]]:

@@ -287,4 +287,3 @@ class Loop:
         positions.number += 1
         positions.chain = chain_of(raw)
         positions.ledger_offset = offset
-

@@ -1,6 +1,6 @@
 """(state, tick) in, effects out: the whole of what the product computes. No I/O, no sleep, no clock but the tick's.
 
-    records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut -> slates -> effects
+records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut -> slates -> effects
 """
 
 from __future__ import annotations
@@ -249,7 +249,12 @@ class Pipeline:
             if word in ("freeze", "unfreeze"):
                 self._report.frozen = word == "freeze"
             done = word in ("freeze", "unfreeze")
-            body = {"command": word, "status": "done" if done else "refused", "tick": tick.number, "event_at": tick.cut_at_ms}
+            body = {
+                "command": word,
+                "status": "done" if done else "refused",
+                "tick": tick.number,
+                "event_at": tick.cut_at_ms,
+            }
             out.append(Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body)))
         return out
 

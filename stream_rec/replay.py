@@ -64,12 +64,12 @@ def run_replay(
                 max_records=settings.tick.max_records,
                 on_commit=progress.committed,
             )
-            return _run(loop, settings, progress, lag=ports.source.lag)
+            return _run(loop, settings, progress, source=ports.source)
     finally:
         assemble.close(ports)
 
 
-def _run(loop: Loop, settings: config.Settings, progress: Progress, *, lag: Any) -> dict[str, Any]:
+def _run(loop: Loop, settings: config.Settings, progress: Progress, *, source: Any) -> dict[str, Any]:
     loop.recover()
     if loop.finished:
         return _read_summary(settings) or _write_summary(loop.pipeline, settings, 0.0, cpu_s=0.0, n_new=0)
@@ -78,7 +78,7 @@ def _run(loop: Loop, settings: config.Settings, progress: Progress, *, lag: Any)
     saved_at = [began]
 
     def after_step() -> None:
-        progress.waiting = lag()
+        progress.read(*source.progress())
         if (time.monotonic() - saved_at[0]) * 1000 >= settings.checkpoint.every_ms:
             loop.checkpoint()
             saved_at[0] = time.monotonic()
@@ -113,7 +113,11 @@ def summarise(pipeline: Pipeline, settings: config.Settings) -> dict[str, Any]:
 def _write_summary(
     pipeline: Pipeline, settings: config.Settings, wall_s: float, *, cpu_s: float, n_new: int
 ) -> dict[str, Any]:
-    rate = {"events_per_s": round(n_new / wall_s, 1) if wall_s > 0 else 0.0, "cpu_s": round(cpu_s, 2), "wall_s": round(wall_s, 2)}
+    rate = {
+        "events_per_s": round(n_new / wall_s, 1) if wall_s > 0 else 0.0,
+        "cpu_s": round(cpu_s, 2),
+        "wall_s": round(wall_s, 2),
+    }
     summary = {**summarise(pipeline, settings), **rate}
     path = settings.run_dir / SUMMARY
     path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
@@ -131,7 +135,9 @@ def _same_run(entries: Any, identity: Identity) -> None:
         return
     first = msgspec.json.decode(entries[0][1])
     if first.get("settings") != identity.settings_digest:
-        raise SettingsError("this folder holds a run with other settings; choose another --out or bring the settings back")
+        raise SettingsError(
+            "this folder holds a run with other settings; choose another --out or bring the settings back"
+        )
     if first.get("input") != msgspec.json.decode(msgspec.json.encode(identity.genesis["input"])):
         raise SettingsError("this folder holds a run over other input; choose another --out")
 
@@ -141,5 +147,3 @@ def _digest(path: Path | None) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-

@@ -16,9 +16,7 @@ class Worker:
         checkpoint_every_ms: time between two checkpoints.
     """
 
-    def __init__(
-        self, loop: Loop, clock: Clock, *, max_wait_ms: int = 100, checkpoint_every_ms: int = 30_000
-    ) -> None:
+    def __init__(self, loop: Loop, clock: Clock, *, max_wait_ms: int = 100, checkpoint_every_ms: int = 30_000) -> None:
         self._loop, self._clock = loop, clock
         self._max_wait_ms, self._checkpoint_every_ms = max_wait_ms, checkpoint_every_ms
         self._saved_at_ms = clock.now_ms()

@@ -123,6 +123,7 @@ class Intake:
         """
         batch = self._front.read(records)
         facts = self.facts
+        facts.watermarks.set_idle(tick.idle)
         unservable = self._catalogue(batch)
         accepted = self._judge(tick, records, batch)
         lines = self._locate(accepted)
@@ -132,7 +133,6 @@ class Intake:
         self._append(lines)
         self._fill_window(lines, source, position)
         retracted = self._refunds(lines, batch.verdicts)
-        facts.watermarks.set_idle(tick.idle)
         watermark_ms = facts.watermarks.advance()
         facts.window.evict(watermark_ms)
         facts.joiner.mature(watermark_ms)
@@ -167,30 +167,31 @@ class Intake:
 
     def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> list[Line]:
         """Put the tick-dependent verdicts on event records and return the lines of those accepted."""
-        verdicts, admit, judge = batch.verdicts, self.facts.dedupe.admit, self.facts.watermarks.judge
+        verdicts, facts = batch.verdicts, self.facts
         wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + self._rules.in_future_ms
-        accepted: list[Line] = []
-        record, passed = MISSING, False
-        for line in batch.lines:
-            if line.record != record:
-                record = line.record
-                at_ms, where = line.at_ms, records[record]
-                verdict = None
-                if at_ms > horizon_ms or (wild and (where.partition, where.offset) in wild):
-                    verdict = ("dead_lettered", "in_future")
-                elif not admit(line.event):
-                    verdict = ("duplicate", "event_id")
-                elif judge(where.partition, at_ms):
-                    verdict = ("late", "beyond_allowed_lateness")
-                verdicts[record] = verdict
-                passed = verdict is None
-            if passed:
-                accepted.append(line)
-        serial, upsert = self.facts.histories.next_serial, self.facts.items.upsert
+        firsts = list({line.record: line for line in reversed(batch.lines)}.values())[::-1]
+        here: list[Line] = []
+        for line in firsts:
+            where = records[line.record]
+            if line.at_ms > horizon_ms or (wild and (where.partition, where.offset) in wild):
+                verdicts[line.record] = ("dead_lettered", "in_future")
+            else:
+                here.append(line)
+        new = facts.dedupe.admit_many([line.event for line in here])
+        for line, is_new in zip(here, new, strict=True):
+            if not is_new:
+                verdicts[line.record] = ("duplicate", "event_id")
+        here = [line for line, is_new in zip(here, new, strict=True) if is_new]
+        late = facts.watermarks.judge_many(
+            [records[line.record].partition for line in here], [line.at_ms for line in here]
+        )
+        for i in np.flatnonzero(late).tolist():
+            verdicts[here[i].record] = ("late", "beyond_allowed_lateness")
+        serial, upsert = facts.histories.next_serial, facts.items.upsert
         for index, item in batch.carried_items:
             if verdicts[index] is None:
                 upsert(item, serial, from_event=True)
-        return accepted
+        return [line for line in batch.lines if verdicts[line.record] is None]
 
     def _seal(self, records: Sequence[Record], batch: FrontBatch) -> list[Output]:
         """Dead letters in record order."""
@@ -233,7 +234,6 @@ class Intake:
         user = facts.users.rows(keys, at_ms, stand_ins)
         positive = self._positive(kind, item, np.array(ratings, np.float64))
         before = facts.users.link(user, positive & (user != MISSING), serial)
-        earlier = np.where(user == MISSING, MISSING, facts.users.visit_before[user])
         visits = facts.users.visits(user, [s or o for s, o in zip(sessions, orders, strict=True)], at_ms, before)
         return Lines(
             source=accepted,
@@ -244,7 +244,7 @@ class Intake:
             item=item,
             before=before,
             visit=visits.serial,
-            visit_before=_visit_before(visits.serial, visits.opened, before, earlier),
+            visit_before=visits.before,
             opens=visits.opened,
             positive=positive,
             serial=np.full(n, MISSING, np.int64),
@@ -344,13 +344,3 @@ class Intake:
         }
         facts.window.add(batch)
         facts.reservoir.add(batch)
-
-
-def _visit_before(visit: Array, opens: Array, before: Array, earlier: Array) -> Array:
-    """History pointer before each line's visit: from its opening line in this tick, else the user's from before it."""
-    at = np.flatnonzero(opens)
-    if not len(at):
-        return earlier
-    place = np.searchsorted(visit[at], visit)
-    found = at[np.minimum(place, len(at) - 1)]
-    return np.where(visit[found] == visit, before[found], earlier)

@@ -34,4 +34,6 @@ def decode(entry: bytes, offset: int) -> dict[str, Any]:
             return data
     except msgspec.DecodeError:
         pass
-    raise LedgerMismatch(f"the ledger holds a foreign record at offset {offset}; restore the ledger or start a new pipeline")
+    raise LedgerMismatch(
+        f"the ledger holds a foreign record at offset {offset}; restore the ledger or start a new pipeline"
+    )
