@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from stream_rec.component import SCALARS, Component, Snapshot
 from stream_rec.events import MISSING, Kind
 from stream_rec.stream.decisions import EVERYBODY, Decisions
 from stream_rec.stream.early import EarlyFeedback
-from stream_rec.stream.exposures import BOUGHT, CHAIN_STEPS, CLICKED, WEAK, Exposed, Exposures
+from stream_rec.stream.exposures import BOUGHT, CHAIN_STEPS, CLICKED, WEAK, Exposed, Exposures, ShownLists
 from stream_rec.stream.joins import (
     COUNTS,
     EXACT,
@@ -122,6 +123,15 @@ class Joiner(Component):
         self._count("published", 1)
         self._count("unshown", n_unshown)
 
+    def publish_many(
+        self, user_rows: Sequence[int], users_born: Sequence[int], decisions: Sequence[str], *, at_ms: int, items: I32
+    ) -> None:
+        """`publish` of a tick's slates at once; `items` int32[n, n_slots], MISSING padded."""
+        keys = [decision_key(decision) for decision in decisions]
+        n_unshown = self.decisions.publish_many(user_rows, users_born, keys, at_ms=at_ms, items=items)
+        self._count("published", len(keys))
+        self._count("unshown", n_unshown)
+
     def in_force(self, user_row: int, user_born: int, at_ms: int) -> I32 | None:
         """Item rows int32[n_slots] (MISSING padded) of the slate published last before `at_ms`; None: none is valid.
 
@@ -137,25 +147,61 @@ class Joiner(Component):
     # ---- impressions
 
     def impression(self, decision_id: str, user_row: int, shown: Sequence[tuple[int, int]], at_ms: int) -> str:
-        """Open (or add to) an exposure of the shown (item row, position) pairs.
+        """Attribute one impression of (item row, position) pairs; `impressions` is the quick way for a whole tick."""
+        items, positions = [item for item, _ in shown], [position for _, position in shown]
+        return self.impressions(
+            [decision_id], [user_row], [at_ms], shown=ShownLists.of([len(items)], items, positions)
+        )[0]
 
-        Returns `exposed`, `repeated`, `unknown_decision` or `no_user`; only the first two joined anything.
+    def impressions(
+        self, decision_ids: Sequence[str], users: Sequence[int], at_ms: Sequence[int], *, shown: ShownLists
+    ) -> list[str]:
+        """Open, or add to, an exposure for each impression, in order; the k-th showed the k-th list of `shown`.
+
+        Returns `exposed`, `repeated`, `unknown_decision` or `no_user` for each; only the first two joined anything.
         """
-        word, decision, key = self._place(decision_id, user_row)
-        if word == "":
-            row = self.exposures.find(key)
-            near = row != MISSING and abs(at_ms - int(self.exposures.at_ms[row])) <= self.windows_ms["click"]
-            word = "repeated" if near else "exposed"
-            if near:
-                self.exposures.shown_at(row, at_ms)
-            else:
-                self._count_evicted(self.exposures.make_room(1))
-                row = self.exposures.open(decision, key, user_row, at_ms=at_ms)
-            self._count("beyond_slots", self.exposures.show(row, *_columns(shown)))
-            if self.early:
-                self._join_early(key, row)
-        self._count(word, 1)
-        return word
+        if len(users) > self.exposures.capacity:
+            return self._in_halves(decision_ids, users, at_ms, shown=shown)
+        self._count_evicted(self.exposures.make_room(len(users)))
+        words, fresh, again = [], [], []
+        for k, (decision_id, user, at) in enumerate(zip(decision_ids, users, at_ms, strict=True)):
+            word, key, row = self._open(decision_id, user, at)
+            words.append(word)
+            if word == "exposed":
+                fresh.append((row, k))
+            if word == "repeated" or (key and self.early):
+                again.append((row, k, key))
+        n_beyond = self.exposures.show_fresh(fresh, shown)
+        for row, k, key in again:
+            if words[k] == "repeated":
+                n_beyond += self.exposures.show(row, *shown.columns(k))
+            self._join_early(key, row)
+        self._count("beyond_slots", n_beyond)
+        for word, n in Counter(words).items():
+            self._count(word, n)
+        return words
+
+    def _in_halves(
+        self, decision_ids: Sequence[str], users: Sequence[int], at_ms: Sequence[int], *, shown: ShownLists
+    ) -> list[str]:
+        half = len(users) // 2
+        words = []
+        for part in (slice(0, half), slice(half, None)):
+            lists = ShownLists(shown.items, shown.positions, shown.starts[part], shown.n[part])
+            words += self.impressions(decision_ids[part], users[part], at_ms[part], shown=lists)
+        return words
+
+    def _open(self, decision_id: str, user: int, at_ms: int) -> tuple[str, int, int]:
+        """Word, exposure key and exposure row of one impression; its list is not written yet."""
+        word, decision, key = self._place(decision_id, user)
+        if word:
+            return word, 0, MISSING
+        exposures = self.exposures
+        row = exposures.find(key)
+        if row != MISSING and abs(at_ms - int(exposures.at_ms[row])) <= self.windows_ms["click"]:
+            exposures.shown_at(row, at_ms)
+            return "repeated", key, row
+        return "exposed", key, exposures.open(decision, key, user, at_ms=at_ms)
 
     def _place(self, decision_id: str, user: int) -> tuple[str, int, int]:
         """(Why not, decision, exposure key) of an impression."""
@@ -324,10 +370,6 @@ class Joiner(Component):
 
 
 _PLACE = {word: i for i, word in enumerate(COUNTS)}
-
-
-def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    return [item for item, _ in pairs], [position for _, position in pairs]
 
 
 def _mark(labels: NDArray[np.uint8], rows: I32, slots: I32, bits: NDArray[np.uint8]) -> None:

@@ -60,45 +60,67 @@ class Decisions(RowTable):
 
     def publish(self, user: int, user_born: int, decision: int, *, at_ms: int, items: Sequence[int] | I32) -> int:
         """Keep one slate; returns how many decisions it pushed out that nobody had seen."""
+        n_unshown = self._make_room(1)
+        row, n_more = self._place(user, user_born, decision)
+        self.at_ms[row] = at_ms
+        slots, n_items = self.items[row], min(len(items), self.n_slots)
+        slots[:n_items] = items[:n_items]
+        slots[n_items:] = MISSING
+        return n_unshown + n_more
+
+    def publish_many(
+        self, users: Sequence[int], users_born: Sequence[int], decisions: Sequence[int], *, at_ms: int, items: I32
+    ) -> int:
+        """`publish` of many slates in order, with the same result; `items` int32[len(users), n], MISSING padded."""
+        if len(users) > self.capacity // 2:
+            each = zip(users, users_born, decisions, items, strict=True)
+            return sum(self.publish(u, born, decision, at_ms=at_ms, items=i) for u, born, decision, i in each)
+        n_unshown, first, rows = self._make_room(len(users)), self.last_serial + 1, []
+        for user, born, decision in zip(users, users_born, decisions, strict=True):
+            row, n_more = self._place(user, born, decision)
+            n_unshown += n_more
+            rows.append(row)
+        # A slate may already have been replaced by a later one of the same call: only what is still held is written.
+        kept = np.flatnonzero(self.serial[rows] == np.arange(first, first + len(rows)))
+        written, n_items = np.array(rows, np.intp)[kept], min(items.shape[1], self.n_slots)
+        self.at_ms[written] = at_ms
+        self.items[written, :n_items] = items[kept, :n_items]
+        self.items[written, n_items:] = MISSING
+        return n_unshown
+
+    def _place(self, user: int, user_born: int, decision: int) -> tuple[int, int]:
+        """The row a new slate takes, indexed, and how many unseen decisions that pushed out."""
         n_unshown = 0
-        if (twin := self.find(decision)) != MISSING:
+        if (twin := self._row_of.get(decision)) is not None:
             n_unshown += self._drop([twin])
         held = self._rows_of_user.get(user, ())
         if held and self.user_born[held[0]] != user_born:
             n_unshown += self._drop(held)
             held = ()
         if len(held) == PER_USER:
-            row = held[-1]
+            row, held = held[-1], held[:-1]
             del self._row_of[int(self.decision[row])]
             n_unshown += not self.shown[row]
-            held = held[:-1]
+            self.shown[row] = False
         else:
-            if self.room == 0:
-                n_unshown += self._drop(self._longest_published())
-                held = self._rows_of_user.get(user, ())
-            row = self._take(1)[0]
+            row = self._take()
         self._row_of[decision] = row
         self._rows_of_user[user] = (row, *held)
         self.last_serial += 1
-        self._write(row, user, user_born, decision=decision, at_ms=at_ms, items=items)
-        return n_unshown
-
-    def _write(
-        self, row: int, user: int, user_born: int, *, decision: int, at_ms: int, items: Sequence[int] | I32
-    ) -> None:
+        self.serial[row] = self.last_serial
         self.decision[row] = decision
         self.user[row] = user
         self.user_born[row] = user_born
-        self.at_ms[row] = at_ms
-        self.serial[row] = self.last_serial
-        self.shown[row] = False
-        slots = self.items[row]
-        n_items = len(items)
-        if n_items >= self.n_slots:
-            slots[:] = items[: self.n_slots]
-        else:
-            slots[:n_items] = items
-            slots[n_items:] = MISSING
+        return row, n_unshown
+
+    def _make_room(self, n: int) -> int:
+        """Drop the longest published so that `n` rows are free; returns how many of those were never shown."""
+        if self.room >= n:
+            return 0
+        # `*` is published seldom and serves everybody new: it never makes room
+        held = np.flatnonzero(self._held())
+        age = np.where(self.user[held] == EVERYBODY, np.iinfo(np.int64).max, self.serial[held])
+        return self._drop([int(row) for row in held[smallest(age, max(n - self.room, self.capacity // 100))]])
 
     def in_force(self, user: int, user_born: int, at_ms: int, valid_ms: int) -> int:
         """Row of the slate published last before `at_ms` for this user and not yet expired, or MISSING."""
@@ -128,11 +150,6 @@ class Decisions(RowTable):
 
     def _held(self) -> Bools:
         return np.asarray(self.serial[: self.n_rows] > 0)
-
-    def _longest_published(self) -> list[int]:
-        # `*` is published seldom and serves everybody new: it never makes room
-        age = np.where(self.user[: self.n_rows] == EVERYBODY, np.iinfo(np.int64).max, self.serial[: self.n_rows])
-        return [int(row) for row in smallest(age, max(1, self.capacity // 100))]
 
     def _drop(self, rows: Sequence[int]) -> int:
         """Release rows; returns how many of them were never shown."""

@@ -31,7 +31,7 @@ EXAMPLE_COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
 
 
 class ExampleTable(RowTable):
-    """Columns of examples, packed in rows 0 to `n_rows`, oldest arrival first; `live` is False once taken back.
+    """Columns of examples in rows 0 to `n_rows`; `live` is False once one was taken back.
 
     Columns: `user` int64 row and `user_born` (tells a row's users apart), `item` int32 row and `item_born`, `at_ms`
     event time, `kind` (`events.Kind`), `source` (0 organic, 1 slate, 2 explored), `position` int16 (MISSING: none),
@@ -75,14 +75,15 @@ class ExampleTable(RowTable):
         """
         orders, items = np.atleast_1d(order).tolist(), np.atleast_1d(item).tolist()
         bought: dict[tuple[int, int], list[int]] = {}
-        for row in self._newest_last(self._naming(items)):
+        rows = self._naming(items)
+        for row in self._newest_last(rows[np.isin(self.order[rows], orders)]):
             bought.setdefault((int(self.order[row]), int(self.item[row])), []).append(row)
         n_found = 0
         for pair in zip(orders, items, strict=True):
-            rows = bought.get(pair, ()) if pair[0] else ()
-            if rows:
-                self._take_back([row for row in rows if self.event[row] == self.event[rows[-1]]])
-                bought[pair] = [row for row in rows if self.live[row]]
+            found = bought.get(pair, []) if pair[0] else []
+            if found:
+                self._take_back([row for row in found if self.event[row] == self.event[found[-1]]])
+                bought[pair] = [row for row in found if self.live[row]]
                 n_found += 1
         return n_found
 
@@ -90,8 +91,10 @@ class ExampleTable(RowTable):
         """Take back every example of each (event, item) pair; returns how many examples that were."""
         items = np.atleast_1d(item).tolist()
         pairs = set(zip(np.atleast_1d(event).tolist(), items, strict=True))
-        rows = self._naming(items).tolist()
-        return self._take_back([row for row in rows if (int(self.event[row]), int(self.item[row])) in pairs])
+        rows = self._naming(items)
+        rows = rows[np.isin(self.event[rows], np.asarray(event))]
+        named = zip(rows.tolist(), self.event[rows].tolist(), self.item[rows].tolist(), strict=True)
+        return self._take_back([row for row, *pair in named if tuple(pair) in pairs])
 
     def retract_purchase(self, user: int, item: int, *, at_ms: int) -> int:
         """Take back one purchase of an item by a user row at an event time; returns how many were found, 0 or 1."""
@@ -133,19 +136,8 @@ class ExampleTable(RowTable):
         self.live[np.asarray(rows, np.intp)] = False
         return len(rows)
 
-    def _write(self, batch: Batch, chosen: NDArray[Any]) -> None:
-        """Put the chosen examples of `batch` behind the last row; the caller has made room."""
-        first = self.n_rows
-        last = first + len(chosen)
+    def _write(self, batch: Batch, chosen: NDArray[Any], rows: Rows | slice) -> None:
+        """Put the chosen examples of `batch` into `rows`."""
         for name, _ in EXAMPLE_COLUMNS:
-            getattr(self, name)[first:last] = batch[name][chosen]
-        self.live[first:last] = True
-        self.n_rows = last
-
-    def _pack(self, kept: Rows) -> None:
-        """Move the kept rows (ascending) to the front and blank the rest."""
-        before, self.n_rows = self.n_rows, len(kept)
-        for name in self.columns:
-            column = getattr(self, name)
-            column[: len(kept)] = column[kept]
-            column[len(kept) : before] = 0
+            getattr(self, name)[rows] = batch[name][chosen]
+        self.live[rows] = True

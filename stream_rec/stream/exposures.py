@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from stream_rec.events import MISSING
 from stream_rec.stream.decisions import blank_items
@@ -18,6 +18,10 @@ CLICKED, CARTED, BOUGHT, WEAK = 1, 2, 4, 8
 """Label bits of a slot. WEAK: the user acted on the item without naming the decision; no evidence either way."""
 
 NEVER_MS = 2**62
+FEW = 4
+"""Lists below this number are written one by one: quicker than as a matrix."""
+
+TOP_POSITION = 2**15 - 1
 CHAIN_STEPS = 16
 """Exposures of one user that a weak join looks back through."""
 
@@ -37,6 +41,33 @@ class Exposed(NamedTuple):
     """[M, n_slots] label bits."""
     matured: Bools
     """[M] whether the click window had closed."""
+
+
+class ShownLists(NamedTuple):
+    """The lists of several impressions, one behind the other."""
+
+    items: I32
+    """Item rows of all lists; MISSING entries are left out when shown."""
+    positions: I16
+    """As the impression said; MISSING: the place in the list."""
+    starts: I64
+    n: I64
+
+    @classmethod
+    def of(cls, n: ArrayLike, items: ArrayLike, positions: ArrayLike) -> ShownLists:
+        """From list lengths and the flat item rows and positions.
+
+        >>> ShownLists.of([2, 1], [7, 8, 9], [0, 1, 10**6]).columns(1)
+        ([9], [32767])
+        """
+        counts = np.asarray(n, np.int64)
+        places = np.clip(np.asarray(positions, np.int64), MISSING, TOP_POSITION).astype(np.int16)
+        return cls(np.asarray(items, np.int32), places, np.cumsum(counts) - counts, counts)
+
+    def columns(self, k: int) -> tuple[list[int], list[int]]:
+        """Item rows and positions of the k-th list."""
+        part = slice(self.starts[k], self.starts[k] + self.n[k])
+        return self.items[part].tolist(), self.positions[part].tolist()
 
 
 class Exposures(RowTable):
@@ -98,7 +129,7 @@ class Exposures(RowTable):
 
         An earlier exposure under the same key is no longer found by it.
         """
-        row = self._take(1)[0]
+        row = self._take()
         if (earlier := self._row_of.get(key, MISSING)) != MISSING:
             self.key[earlier] = 0
         self.last_serial += 1
@@ -140,6 +171,24 @@ class Exposures(RowTable):
             self.positions[row, n:end] = list(fresh.values())[: end - n]
             self.n_shown[row] = end
         return n + len(fresh) - end
+
+    def show_fresh(self, fresh: Sequence[tuple[int, int]], shown: ShownLists) -> int:
+        """`show` for (row, list number) pairs of rows just opened, each row once; returns how many found no slot."""
+        if len(fresh) < FEW:
+            return sum(self.show(row, *shown.columns(k)) for row, k in fresh)
+        rows, which = np.array(fresh, np.intp).T
+        n, place = shown.n[which], np.arange(self.n_slots)
+        inside = place < n[:, None]
+        at = np.where(inside, shown.starts[which, None] + place, len(shown.items))
+        items = np.append(shown.items, np.int32(MISSING))[at]
+        positions = np.append(shown.positions, np.int16(MISSING))[at]
+        positions = np.where(inside & (positions < 0), place, positions)
+        ranked = np.sort(items, axis=1)
+        odd = (n > self.n_slots) | (inside & (items < 0)).any(axis=1)
+        odd |= ((ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)).any(axis=1)
+        plain = rows[~odd]
+        self.items[plain], self.positions[plain], self.n_shown[plain] = items[~odd], positions[~odd], n[~odd]
+        return sum(self.show(row, *shown.columns(k)) for row, k in zip(rows[odd].tolist(), which[odd], strict=True))
 
     def make_room(self, n: int) -> Exposed | None:
         """Evict, if needed, so that `n` rows are free; returns what was evicted."""

@@ -166,7 +166,7 @@ class ItemTable(RowTable):
             raise ValueError("an item needs an id")
         if self.room == 0:
             self._make_room()
-        row = self._take(1)[0]
+        row = self._take()
         if row == len(self.ids):
             for texts in (self.ids, self.titles, self.categories, self.brands):
                 texts.append("")

@@ -66,15 +66,13 @@ class RowTable(Component):
     def _held(self) -> Bools:
         raise NotImplementedError
 
-    def _take(self, n: int) -> list[int]:
-        free = self._free
-        rows = [heapq.heappop(free) for _ in range(min(n, len(free)))]
-        more = n - len(rows)
-        if more > self.capacity - self.n_rows:
+    def _take(self) -> int:
+        if self._free:
+            return heapq.heappop(self._free)
+        if self.n_rows == self.capacity:
             raise RuntimeError("no row left; make room first")
-        rows.extend(range(self.n_rows, self.n_rows + more))
-        self.n_rows += more
-        return rows
+        self.n_rows += 1
+        return self.n_rows - 1
 
     def _release(self, rows: Iterable[int]) -> None:
         released = list(rows)

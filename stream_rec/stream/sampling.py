@@ -107,39 +107,34 @@ class Reservoir(ExampleTable):
 
     columns = (*ExampleTable.columns, "rank")
     scalars = (*ExampleTable.scalars, "ceiling")
-    fixed = (*ExampleTable.fixed, "seed", "n_kept")
+    fixed = (*ExampleTable.fixed, "seed")
 
     def __init__(self, capacity: int = 10_000, *, seed: int) -> None:
-        super().__init__(capacity + max(capacity // 4, 1024))
-        self.n_kept = capacity
+        super().__init__(capacity)
         self.seed = seed
-        self.rank: U64 = np.zeros(self.capacity, np.uint64)
+        self.rank: U64 = np.zeros(capacity, np.uint64)
         self.ceiling = MASK
 
     def add(self, batch: Batch) -> int:
-        """Offer examples; returns how many passed the ceiling. Columns as `ExampleTable` names them."""
+        """Offer examples; returns how many were taken. Columns as `ExampleTable` names them."""
         rank = hash64(self.seed, batch["event"], batch["item"])
-        chosen = np.flatnonzero(rank < np.uint64(self.ceiling))
-        spare = self.capacity - self.n_kept
-        for start in range(0, len(chosen), spare):
-            part = chosen[start : start + spare]
-            first = self.n_rows
-            self._write(batch, part)
-            self.rank[first : self.n_rows] = rank[part]
-            self._cut()
-        return len(chosen)
-
-    def _cut(self) -> None:
-        """Keep the live rows of smallest rank; the smallest rank turned away becomes the ceiling."""
-        n = self.n_rows
-        live = np.flatnonzero(self.live[:n])
-        if len(live) > self.n_kept:
-            kept = live[smallest(self.rank[live], self.n_kept)]
-            away = np.setdiff1d(live, kept, assume_unique=True)
-            self.ceiling = min(self.ceiling, int(self.rank[away].min()))
-            live = kept
-        if len(live) < n:
-            self._pack(live)
+        offered = np.flatnonzero(rank < np.uint64(self.ceiling))
+        if not len(offered):
+            return 0
+        held = self.rows()
+        n_over = len(held) + len(offered) - self.capacity
+        if n_over > 0:
+            both = np.concatenate((self.rank[held], rank[offered]))
+            stays = np.zeros(len(both), np.bool_)
+            stays[smallest(both, self.capacity)] = True
+            self.ceiling = int(both[~stays].min())
+            self.live[held[~stays[: len(held)]]] = False
+            offered = offered[stays[len(held) :]]
+        rows = np.flatnonzero(~self.live[: self.n_rows + len(offered)])[: len(offered)]
+        self._write(batch, offered, rows)
+        self.rank[rows] = rank[offered]
+        self.n_rows = max(self.n_rows, int(rows.max(initial=-1)) + 1)
+        return len(offered)
 
 
 def _as_u64(value: ArrayLike) -> U64:

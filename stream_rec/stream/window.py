@@ -53,7 +53,8 @@ class SlidingWindow(ExampleTable):
             if self.n_rows + len(part) > self.capacity:
                 self._cut()
                 part = part[self._above_floor(batch, part)]
-            self._write(batch, part)
+            self._write(batch, part, slice(self.n_rows, self.n_rows + len(part)))
+            self.n_rows += len(part)
         self._rows = None
         return len(chosen)
 
@@ -100,6 +101,14 @@ class SlidingWindow(ExampleTable):
             self.floor = [int(column[newest]) for column in (self.at_ms, self.event, self.item)]
             rows = np.delete(rows, over)
         self._pack(rows)
+
+    def _pack(self, kept: Rows) -> None:
+        """Move the kept rows (ascending) to the front and blank the rest."""
+        before, self.n_rows = self.n_rows, len(kept)
+        for name in self.columns:
+            column = getattr(self, name)
+            column[: len(kept)] = column[kept]
+            column[len(kept) : before] = 0
 
     def _admits(self, batch: Batch) -> Bools:
         in_time: Bools = batch["at_ms"] >= self.watermark_ms - self.length_ms

@@ -11,7 +11,7 @@ from stream_rec.component import digest
 from stream_rec.events import MISSING, Kind
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.decisions import EVERYBODY
-from stream_rec.stream.exposures import BOUGHT, CLICKED, WEAK
+from stream_rec.stream.exposures import BOUGHT, CLICKED, WEAK, ShownLists
 from stream_rec.stream.joins import MINUTE_MS, STATUSES
 
 ANN, BOB = 4, 5
@@ -381,3 +381,63 @@ def test_labels_do_not_depend_on_arrival_order_within_the_bound(data: st.DataObj
         return labels_of(joiner, 10 * DAY_MS)
 
     assert outcome(shuffled) == outcome(records)
+
+
+SHOWN = st.tuples(USER, st.integers(-1, 4), st.lists(st.integers(-1, 6), max_size=5), st.integers(0, 60))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.lists(SHOWN, max_size=20), st.lists(st.tuples(USER, ITEM), max_size=4))
+def test_impressions_of_a_tick_at_once_equal_one_after_another(
+    shown: list[tuple], early: list[tuple[int, int]]
+) -> None:
+    def prepared() -> Joiner:
+        joiner = Joiner(max_decisions=16, max_exposures=64, n_slots=3)
+        for k in range(4):
+            joiner.publish(k - 1, 1, f"d{k}", at_ms=0, items=[0, 1, 2, 3][: k + 1])
+        for user, item in early:
+            joiner.feedback(Kind.CLICK, user, item, f"d{user}", 5)
+        return joiner
+
+    at_once, singly = prepared(), prepared()
+    lists = ShownLists.of(
+        [len(items) for _, _, items, _ in shown],
+        [item for _, _, items, _ in shown for item in items],
+        [k - 1 for _, _, items, _ in shown for k in range(len(items))],
+    )
+    words = at_once.impressions(
+        [f"d{d}" for _, d, _, _ in shown], [u for u, *_ in shown], [m * MINUTE_MS for *_, m in shown], shown=lists
+    )
+    assert words == [
+        singly.impression(f"d{d}", u, [(item, k - 1) for k, item in enumerate(items)], m * MINUTE_MS)
+        for u, d, items, m in shown
+    ]
+    assert digest(at_once.snapshot()) == digest(singly.snapshot())
+
+
+PUBLISHED = st.tuples(st.integers(-1, 3), st.integers(1, 2), st.integers(0, 12), st.lists(ITEM, max_size=4))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.lists(PUBLISHED, max_size=12), st.lists(PUBLISHED, max_size=12))
+def test_slates_of_a_tick_at_once_equal_one_after_another(before: list[tuple], slates: list[tuple]) -> None:
+    at_once, singly = (Joiner(max_decisions=32, max_exposures=4, n_slots=3) for _ in range(2))
+    for joiner in (at_once, singly):
+        for user, born, name, items in before:
+            joiner.publish(user, born, f"d{name}", at_ms=1, items=items)
+    padded = np.array([(*items, *[MISSING] * 4)[:4] for *_, items in slates], np.int32).reshape(-1, 4)
+    users, borns, names = zip(*(slate[:3] for slate in slates), strict=True) if slates else ((), (), ())
+    at_once.publish_many(users, borns, [f"d{name}" for name in names], at_ms=2, items=padded)
+    for user, born, name, items in slates:
+        singly.publish(user, born, f"d{name}", at_ms=2, items=items)
+    assert digest(at_once.snapshot()) == digest(singly.snapshot())
+
+
+def test_more_impressions_than_exposures_fit_keep_the_last() -> None:
+    joiner = shop(max_exposures=2)
+    for user in range(5):
+        joiner.publish(user, 1, f"x{user}", at_ms=0, items=[CUP])
+    lists = ShownLists.of([1] * 5, [CUP] * 5, [0] * 5)
+    joiner.impressions([f"x{u}" for u in range(5)], list(range(5)), [1000 + u for u in range(5)], shown=lists)
+    assert set(labels_of(joiner, DAY_MS)) == {(3, 1003), (4, 1004)}
+    assert joiner.counts()["evicted_waiting"] == 3
