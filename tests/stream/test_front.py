@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from typing import Any
@@ -159,6 +160,14 @@ def test_a_query_loses_addresses_and_the_users_own_id() -> None:
 def test_safe_repairs_are_made_and_counted(fields: dict[str, Any], repairs: dict[str, int]) -> None:
     assert verdict(**fields) is None
     assert words(**fields) == repairs
+
+
+def test_a_repair_of_an_id_seen_before_counts_again() -> None:
+    trimmed = {**CLICK, "user_id": " u1 ", "item_id": " a ", "session_id": "7.0"}
+    batch = read(trimmed, trimmed, {**CLICK, "session_id": "7"})
+    assert batch.repairs == {"id_trimmed": 4, "id_float": 2}
+    assert list(batch.repaired) == [0, 1]
+    assert batch.n_repaired == 2
 
 
 # ---- verdicts
@@ -519,7 +528,8 @@ def test_a_raw_id_reaches_no_line_no_verdict_and_no_dead_letter(planted: Record,
     reader = front()
     batch = reader.read([planted])
     outputs = [reader.seal(planted, v[1]) for v in batch.verdicts if v]
-    said = repr(batch) + repr(outputs) + caplog.text + "".join(capfd.readouterr())
+    sealed = [base64.b64decode(json.loads(out.value or b"")["sealed"]) for out in outputs]
+    said = repr(batch) + repr(outputs) + repr(sealed) + caplog.text + "".join(capfd.readouterr())
     assert RAW not in said
     assert "4711" not in said
 
