@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_rec.adapters.registry import ADAPTERS
 from stream_rec.codec import Event, StrictEvent
 from stream_rec.errors import BadRecord
 from stream_rec.events import MISSING, Item, Kind, Line, Record, Topic
@@ -352,6 +354,18 @@ def _raises_reason(obj: dict[str, Any]) -> Any:
 )
 def test_an_adapter_that_fails_costs_one_record(adapter: Any, reason: str) -> None:
     assert read({}, adapter=adapter).verdicts == [("dead_lettered", reason)]
+
+
+GOLDEN = Path(__file__).parents[1] / "adapters" / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+def test_no_golden_event_of_an_adapter_is_dead_lettered(name: str) -> None:
+    cases = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    batch = read(*(case["in"] for case in cases), adapter=ADAPTERS[name])
+    assert {v[0] for v in batch.verdicts if v} <= {"ignored"}
+    assert batch.lines
+    assert batch.unknown_fields == 0
 
 
 # ---- laws
