@@ -114,9 +114,12 @@ def _volume(axes: Axes, run: Run, *, span_ms: float) -> None:
     """Records consumed by hour, day or week of event time, and the lag where it is known."""
     times_ms, consumed = run.times_ms(), run.count("consumed")
     name, step_ms = next((name, ms) for name, ms in STEPS.items() if span_ms <= 80 * ms or name == "week")
-    bins, place = np.unique(times_ms // step_ms, return_inverse=True)
-    total = np.bincount(place, weights=consumed)
-    axes.bar(_dates(bins * step_ms), total, width=0.86 * step_ms / DAY_MS, align="edge", color="#9ecae1")
+    # A line counts what came since the line before it, so its records are spread over that time.
+    before_ms = times_ms[0] - (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    edges_ms = np.arange(times_ms[0] // step_ms, times_ms[-1] // step_ms + 2) * step_ms
+    known = np.concatenate([[before_ms], times_ms]), np.concatenate([[0.0], np.cumsum(consumed)])
+    total = np.diff(np.interp(edges_ms, *known))
+    axes.bar(_dates(edges_ms[:-1]), total, width=0.86 * step_ms / DAY_MS, align="edge", color="#9ecae1")
     axes.yaxis.set_major_formatter(lambda value, _place: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     _title(axes, f"Records consumed a {name} of event time")
     lag = run.count("lag")

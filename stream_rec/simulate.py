@@ -36,7 +36,7 @@ class ShopPlan:
     days: float = 30.0
     n_users: int = 2_500
     n_items: int = 2_000
-    visits_per_day: float = 1_500.0
+    visits_per_day: float = 1_700.0
     organic_share: float = 0.3
     """Share of visits that choose from the whole catalogue instead of the slate."""
     anonymous_share: float = 0.15

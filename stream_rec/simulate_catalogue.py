@@ -199,7 +199,7 @@ def assortment(seed: int, n_items: int) -> Assortment:
         brands=brands,
         category=category,
         style=style,
-        appeal=rng.gumbel(-0.4, 0.7, n_items),
+        appeal=rng.gumbel(-0.3, 0.5, n_items),
         price=np.round(typical * np.exp(rng.normal(0, 0.4, n_items)), 2),
         used_up=np.array([c.used_up for c in CATEGORIES])[category],
     )

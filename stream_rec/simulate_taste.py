@@ -11,6 +11,7 @@ examined depends on its position alone (the position-based click model; Craswell
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ Floats = NDArray[np.float64]
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-BASE = -5.7
-FAVOURITES = np.array([2.8, 2.1, 1.4])
+BASE = -5.8
+FAVOURITES = np.array([3.4, 2.6, 1.8])
 ELSEWHERE = -0.8
 NOVELTY = 1.2
 NOVELTY_MS = 4 * DAY_MS
@@ -51,8 +52,8 @@ class Taste:
         self.items = items
         self.favourites = rng.integers(0, n_categories, (n_users, 2, len(FAVOURITES)), dtype=np.int8)
         self.shift_at_ms = rng.uniform(0, 2 * days * DAY_MS, n_users)
-        self.styles = rng.normal(0, 0.45, (n_users, 2, N_STYLES)).astype(np.float32)
-        self.turn_per_ms = (2 * np.pi / (rng.uniform(40, 160, n_users) * DAY_MS)).astype(np.float64)
+        self.styles = rng.normal(0, 0.45, (n_users, 2, N_STYLES))
+        self.turn_per_ms = 2 * np.pi / (rng.uniform(40, 160, n_users) * DAY_MS)
         self.season_ms = rng.uniform(14, 40, n_categories) * DAY_MS
         self.season_phase = rng.uniform(0, 2 * np.pi, n_categories)
         self.listed_at_ms = np.full(len(items.item_ids), np.inf)
@@ -105,16 +106,17 @@ class Taste:
             del own[next(iter(own))]
 
     def _own_term(self, item: int, bought: bool, age_ms: int) -> float:
+        """Seen: thinking about it for some days. Bought: not again, or again once it is used up."""
         if not bought:
-            return 1.2 if age_ms < 7 * DAY_MS else 0.0
+            return 0.8 if age_ms < 3 * DAY_MS else 0.0
         if not self.items.used_up[item]:
             return -3.0
-        return -1.5 if age_ms < 3 * DAY_MS else 2.5
+        return -1.5 if age_ms < 4 * DAY_MS else 2.5
 
     def _style(self, user: int, at_ms: int) -> Floats:
         angle = self.turn_per_ms[user] * at_ms
         first, second = self.styles[user]
-        turned: Floats = first * np.cos(angle) + second * np.sin(angle)
+        turned: Floats = first * math.cos(angle) + second * math.sin(angle)
         return turned
 
     def _category_taste(self, user: int, at_ms: int) -> Floats:
