@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from stream_rec import config
 from stream_rec.adapters.registry import ADAPTERS
-from stream_rec.events import Kind
+from stream_rec.errors import SettingsError
+from stream_rec.events import Kind, Topic
 from stream_rec.io import datasets
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.files import FileSource
@@ -180,6 +182,24 @@ def close(ports: Ports) -> None:
             ports.weights.close()
         finally:
             ports.publisher.close()
+
+
+def clear_run(folder: Path, *, mode: str) -> None:
+    """Remove an earlier run of the same mode, so that a new one can begin; an empty or missing folder is left alone.
+
+    Raises:
+        SettingsError: the folder holds something else.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    first = next(committed_records(folder, Topic.LEDGER), {})
+    if first.get("mode") != mode:
+        raise SettingsError(f"{folder} holds something that is not a {mode} run; choose another --out")
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name in ("checkpoints", "figures", "weights"):
+            shutil.rmtree(path)
+        elif path.suffix in (".jsonl", ".json"):
+            path.unlink()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,13 @@ from stream_rec import cli_options, config
 from stream_rec.errors import SettingsError
 
 DEMO_DIR = Path("runs") / "demo"
+DEMO_SETTINGS: dict[str, object] = {
+    "slate.refresh_users_per_tick": 48,
+    "report.interval_ms": 3 * 3_600_000,
+    "learn.light_cut_examples": 5_000,
+    "learn.examination_exponent": 0.6,
+}
+"""A small shop: many small ticks, a version every two days; the exponent is the shop's own. Any of them can be set."""
 COUNTS = ("consumed", "accepted", "duplicate", "late", "dead_lettered", "ignored", "n_versions", "events_per_s")
 
 
@@ -48,7 +55,7 @@ def demo(
     Example: stream-rec demo --seed 7 --out runs/seven
     """
     settings = demo_settings(config_file, sets, out, seed=seed)
-    from stream_rec.demo import run_demo
+    from stream_rec.demo_run import run_demo
 
     run_demo(settings, Console())
 
@@ -68,6 +75,8 @@ def demo_settings(
     if settings.privacy.key is None and settings.privacy.key_file is None:
         key = hashlib.sha256(f"stream-rec demo {settings.run.seed}".encode()).hexdigest()
         options["privacy.key"] = ("demo", key)
+    chosen = {value.name for value in config.sources(settings) if value.source != config.DEFAULT}
+    options |= {name: ("demo", value) for name, value in DEMO_SETTINGS.items() if name not in chosen}
     return cli_options.settings_from(config_file, sets, options)
 
 

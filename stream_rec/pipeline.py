@@ -199,9 +199,10 @@ class Pipeline:
     def _touched(self, taken: Taken) -> Array:
         """Users of the tick that have a slate of their own, each once, in order of first sight."""
         lines = taken.lines
-        own = lines.user[(lines.user != MISSING) & (lines.stand_in <= SESSION)]
+        own: Array = lines.user[(lines.user != MISSING) & (lines.stand_in <= SESSION)]
         _, first = np.unique(own, return_index=True)
-        return own[np.sort(first)]
+        touched: Array = own[np.sort(first)]
+        return touched
 
     # ---- versions
 

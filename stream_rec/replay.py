@@ -12,13 +12,10 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, build, component, config
+from stream_rec import assemble, build, config, summary
 from stream_rec.errors import SettingsError
 from stream_rec.loop import Identity, Loop
-from stream_rec.pipeline import Pipeline
 from stream_rec.progress import Progress
-
-SUMMARY = "summary.json"
 
 
 def run_replay(
@@ -72,10 +69,9 @@ def run_replay(
 def _run(loop: Loop, settings: config.Settings, progress: Progress, *, source: Any) -> dict[str, Any]:
     loop.recover()
     if loop.finished:
-        return _read_summary(settings) or _write_summary(loop.pipeline, settings, 0.0, cpu_s=0.0, n_new=0)
-    began, cpu_began = time.monotonic(), time.process_time()
-    consumed_before = loop.pipeline.facts.accounting.totals["consumed"]
-    saved_at = [began]
+        return summary.read(settings) or summary.write(loop.pipeline, settings, summary.Effort())
+    effort = summary.Effort.begin(loop.pipeline)
+    saved_at = [time.monotonic()]
 
     def after_step() -> None:
         progress.read(*source.progress())
@@ -87,46 +83,7 @@ def _run(loop: Loop, settings: config.Settings, progress: Progress, *, source: A
         loop.run_to_end(after_step)
     finally:
         loop.checkpoint()
-    n_new = loop.pipeline.facts.accounting.totals["consumed"] - consumed_before
-    wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_began
-    return _write_summary(loop.pipeline, settings, wall_s, cpu_s=cpu_s, n_new=n_new)
-
-
-def summarise(pipeline: Pipeline, settings: config.Settings) -> dict[str, Any]:
-    """The part of `summary.json` that is a function of the state."""
-    snapshots = pipeline.snapshot()
-    state = {name: component.digest(snapshot) for name, snapshot in sorted(snapshots.items())}
-    return {
-        **pipeline.facts.accounting.table(),
-        **pipeline.learner.summary(pipeline.facts.items.n),
-        "joins": pipeline.facts.joiner.counts(),
-        "settings_digest": config.semantic_digest(settings)[:16],
-        "build_digest": build.digest(),
-        "seed": settings.run.seed,
-        "ticks": pipeline.positions.number,
-        "ledger_chain": pipeline.positions.chain,
-        "state_digest": hashlib.sha256(msgspec.json.encode(state, order="sorted")).hexdigest(),
-        "encoder": settings.model.encoder,
-    }
-
-
-def _write_summary(
-    pipeline: Pipeline, settings: config.Settings, wall_s: float, *, cpu_s: float, n_new: int
-) -> dict[str, Any]:
-    rate = {
-        "events_per_s": round(n_new / wall_s, 1) if wall_s > 0 else 0.0,
-        "cpu_s": round(cpu_s, 2),
-        "wall_s": round(wall_s, 2),
-    }
-    summary = {**summarise(pipeline, settings), **rate}
-    path = settings.run_dir / SUMMARY
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-    return summary
-
-
-def _read_summary(settings: config.Settings) -> dict[str, Any] | None:
-    path = settings.run_dir / SUMMARY
-    return msgspec.json.decode(path.read_bytes()) if path.exists() else None
+    return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
 
 
 def _same_run(entries: Any, identity: Identity) -> None:

@@ -1,0 +1,147 @@
+"""`stream-rec demo`: the main job, embedded. A simulated shop feeds the loop, sees its slates and chooses from them.
+
+The shop writes to the in-memory transport; the loop reads it, learns and writes a run folder; the shop's next visits
+see the slates that were published. Time is the shop's: nothing waits and nothing depends on the machine's clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from stream_rec import assemble, build, config, report, summary
+from stream_rec.clock import ManualClock
+from stream_rec.demo import DemoView
+from stream_rec.effects import Effects
+from stream_rec.events import Topic
+from stream_rec.loop import Identity, Loop
+from stream_rec.simulate import Shop
+from stream_rec.simulate_taste import HOUR_MS
+from stream_rec.stream.privacy import Pseudonymiser
+from stream_rec.stream.tick import Tick
+from stream_rec.worker import Worker
+
+SLICE_MS = HOUR_MS // 2
+"""Simulated time between two looks at the transport."""
+TAIL_MS = 48 * HOUR_MS
+"""How long after the last visit delayed purchases are waited for."""
+
+
+class Shopfront:
+    """Holds the newest slate of every key, as the shop's own cache of the slates topic would."""
+
+    def __init__(self, key: bytes) -> None:
+        self._pseudonymiser = Pseudonymiser(key)
+        self._slates: dict[bytes, bytes] = {}
+        self._now_ms = 0
+
+    def at(self, now_ms: int) -> None:
+        """Say what time it is in the shop."""
+        self._now_ms = now_ms
+
+    def receive(self, effects: Effects) -> None:
+        """Take what a tick published."""
+        for topic, key, value in effects.outputs:
+            if topic == Topic.SLATES and value is not None:
+                self._slates[key] = value
+
+    def slate(self, user_id: str | None) -> Mapping[str, Any] | None:
+        """The slate to show: the user's own while it is valid, else the one for everybody."""
+        own = self._pseudonymiser.user_key(user_id).hex().encode() if user_id else b"*"
+        for key in (own, b"*"):
+            if value := self._slates.get(key):
+                slate = msgspec.json.decode(value, type=dict[str, Any])
+                if slate["valid_until"] > self._now_ms:
+                    return slate
+        return None
+
+
+class Figures:
+    """The live line: newest recall and click rate of the published metrics, and the speed."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self.n_done = 0
+        self._shown: dict[str, Any] = {}
+
+    def receive(self, tick: Tick, effects: Effects) -> None:
+        """Take what a tick counted and published."""
+        self.n_done += effects.counts.get("consumed", 0)
+        for topic, _, value in effects.outputs:
+            if topic == Topic.METRICS and value is not None:
+                line = msgspec.json.decode(value, type=dict[str, Any])
+                served = line["metrics"].get("next_visit", {}).get("served", {}).get("all", {})
+                self._shown |= {
+                    "click_rate": line["click_rate"] or self._shown.get("click_rate"),
+                    "recall": served.get("recall@20") or self._shown.get("recall"),
+                    "version": line["version"].partition("-")[0],
+                }
+        self._shown["event_at"] = tick.cut_at_ms
+
+    def stats(self, lag: int) -> dict[str, Any]:
+        """What the view shows."""
+        speed = self.n_done / max(time.monotonic() - self._began, 1e-9)
+        return {**self._shown, "events_per_s": speed, "lag": lag}
+
+
+def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None = None) -> dict[str, Any]:
+    """Run the simulated shop to its end, write the run folder, print the table and the paths.
+
+    Args:
+        settings: checked settings with a privacy key; `run.dir` is written anew.
+        console: where the person looks.
+        shop: another shop than the default one of the seed.
+
+    Returns:
+        The summary.
+
+    Raises:
+        SettingsError: the folder holds a run that is not a demo's.
+    """
+    shop = shop or Shop(settings.run.seed)
+    assemble.clear_run(settings.run_dir, mode="demo")
+    broker = assemble.memory_broker(shop.plan.n_partitions)
+    ports = assemble.memory_ports(settings, broker)
+    front, figures = Shopfront(config.privacy_key(settings)), Figures()
+
+    def committed(tick: Tick, effects: Effects) -> None:
+        front.receive(effects)
+        figures.receive(tick, effects)
+
+    genesis = {"mode": "demo", "pipeline": settings.pipeline.name, "semantic": config.semantic(settings)}
+    identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "demo", genesis)
+    try:
+        loop = Loop(
+            lambda: assemble.pipeline_of(settings),
+            ports,
+            identity,
+            max_records=settings.tick.max_records,
+            catalogue_first=True,
+            on_commit=committed,
+        )
+        clock = ManualClock(shop.start_ms)
+        worker = Worker(loop, clock, checkpoint_every_ms=7 * 24 * HOUR_MS)
+        worker.start()
+        effort = summary.Effort.begin(loop.pipeline)
+        with DemoView(console) as view:
+            broker.extend(shop.catalogue())
+            worker.catch_up()
+            for now_ms in range(shop.start_ms + SLICE_MS, shop.end_ms + TAIL_MS, SLICE_MS):
+                front.at(now_ms)
+                broker.extend(shop.step(now_ms, front.slate))
+                clock.set(now_ms)
+                worker.catch_up()
+                share = (now_ms - shop.start_ms) / (shop.end_ms + TAIL_MS - shop.start_ms)
+                view.update(figures.n_done, int(figures.n_done / share), figures.stats(ports.source.lag()))
+                if shop.done:
+                    break
+            worker.stop()
+        result = summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
+    finally:
+        assemble.close(ports)
+    report.report(settings.run_dir, console)
+    return result
