@@ -75,8 +75,8 @@ def bootstrap(group: Ints, value: Doubles, seed: int) -> tuple[float, float, flo
     Returns:
         Mean, low, high, number of groups; zeros when there is nothing.
 
-    >>> bootstrap(np.array([1, 1, 2]), np.array([1.0, 1.0, 1.0]), 0)
-    (1.0, 1.0, 1.0, 2)
+    >>> bootstrap(np.arange(40) // 2, np.ones(40), 0)
+    (1.0, 1.0, 1.0, 20)
     """
     if not len(group):
         return 0.0, 0.0, 0.0, 0

@@ -17,7 +17,7 @@ from stream_rec.component import Component
 from stream_rec.events import MISSING
 from stream_rec.learn import training
 from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
-from stream_rec.learn.examples import Takes, first_takes, taken_back
+from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.pending import PendingVisits
 from stream_rec.learn.prequential import (
     GAIN,
@@ -94,7 +94,9 @@ class Learner:
         self.decayed = DecayedPopularity(s.item_capacity, HALF_LIVES_MS)
         self.recent = RecentPopularity(s.item_capacity, s.recent_capacity)
         self.together = Cooccurrence(s.exact_items, s.n_neighbours)
-        statistics = Statistics(self.counts, self.decayed, self.recent, self.together)
+        self.after = Cooccurrence(s.exact_items, s.n_neighbours, directed=True)
+        self.exposures = ItemCounts(s.item_capacity)
+        statistics = Statistics(self.counts, self.decayed, self.recent, self.together, self.after, self.exposures)
         self.scorer = Scorer(statistics, history_rows=s.history_rows)
         self.pending = PendingVisits(s.max_pending_visits, s.visit_gap_ms)
         self.prequential, self.reach = Prequential(), Reach(s.item_capacity)
@@ -108,6 +110,8 @@ class Learner:
             "decayed_popularity": self.decayed,
             "recent_popularity": self.recent,
             "cooccurrence": self.together,
+            "taken_after": self.after,
+            "item_exposures": self.exposures,
             "pending_visits": self.pending,
             "prequential": self.prequential,
             "reach": self.reach,
@@ -149,6 +153,9 @@ class Learner:
         self.decayed.add(item, at_ms)
         self.recent.add(item, at_ms)
         self.together.add(takes.pair_a, takes.pair_b, catalogue.n_items)
+        follow = followed(p, takes, histories, catalogue.born)
+        self.after.add(follow.before, follow.after, catalogue.n_items, weight=follow.weight)
+        self.exposures.add(follow.exposed)
         self.retract(batch.retractions, histories, catalogue)
         self.versions.count(len(p))
         self.prequential.advance(len(p))
@@ -163,6 +170,7 @@ class Learner:
         for item, at_ms in zip(back.item.tolist(), back.at_ms.tolist(), strict=True):
             self.recent.retract(item, at_ms)
         self.together.add(back.pair_a, back.pair_b, catalogue.n_items, sign=-1)
+        self.after.add(back.before, back.after, catalogue.n_items, weight=back.weight, sign=-1)
 
     def mature(self, watermark_ms: int) -> Rows:
         """Close visits and windows as of the watermark; returns the users of the closed visits, int32."""
@@ -197,7 +205,16 @@ class Learner:
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
         if len(rows):
-            for part in (self.counts, self.decayed, self.recent, self.together, self.pending, self.reach):
+            for part in (
+                self.counts,
+                self.decayed,
+                self.recent,
+                self.together,
+                self.after,
+                self.exposures,
+                self.pending,
+                self.reach,
+            ):
                 part.forget_items(rows)
 
     def rank(

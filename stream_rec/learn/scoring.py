@@ -114,7 +114,7 @@ class Scorer:
         width = np.int64(universe[-1]) + 2 if len(universe) else 1
         own = rows.owner[rows.before] * width + rows.item[rows.before]
         out |= np.where(np.isin(user * width + items, own), BOUGHT_BEFORE, 0).astype(np.int8)
-        for feature, bit in zip(x.together, (BOUGHT_TOGETHER, IN_THIS_VISIT), strict=True):
+        for feature, bit in zip(x.together[:2], (BOUGHT_TOGETHER, IN_THIS_VISIT), strict=True):
             if feature is not None:
                 out |= np.where(feature[user, column] > 0, bit, 0).astype(np.int8)
         recent = self.statistics.recent.counts[universe]
@@ -156,7 +156,7 @@ def all_lists(x: Inputs, rows: Profiles, logits: tuple[Floats, Floats], *, commo
         out[:, place[name]] = lists.top(score, K, view.universe, view.allowed)[0]
     out[:, place["popular_7d"]] = common.popular[:K]
     out[:, place["popular_decayed"]] = common.decayed
-    co = [np.expm1(feature) for feature in x.together if feature is not None]
+    co = [np.expm1(feature) for feature in x.together[:2] if feature is not None]
     if co:
         items, scores = lists.top(sum(co[1:], co[0]), K, view.universe, view.allowed)
         out[:, place["cooccurrence"]] = np.where(scores > 0, items, MISSING)

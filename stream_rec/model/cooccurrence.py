@@ -1,4 +1,4 @@
-"""Which items are taken together in a visit: streaming item-kNN counts.
+"""Which items go together: streaming pair counts, of one visit (item-kNN) or of a visit and the ones after it.
 
 Exact (a dense matrix) up to `exact_items`; above, each item keeps its `n_neighbours` strongest partners. The
 conversion is deterministic: strongest first, equal ones by row.
@@ -18,11 +18,12 @@ FIRST_ROWS = 512
 
 
 class Cooccurrence(Component):
-    """Counts of visits in which two items were taken together.
+    """Sums over pairs of items: how often b was taken with a, or after a.
 
     Args:
         exact_items: up to this many items every pair is kept.
         n_neighbours: partners an item keeps above that.
+        directed: a pair counts from a to b only; else both ways.
 
     >>> together = Cooccurrence()
     >>> together.add(np.array([0, 0], np.int32), np.array([1, 2], np.int32), n_items=3)
@@ -33,31 +34,32 @@ class Cooccurrence(Component):
     half = "learned"
     columns = ("dense", "neighbour", "strength")
     scalars = ("exact",)
-    fixed = ("exact_items", "n_neighbours")
+    fixed = ("exact_items", "n_neighbours", "directed")
 
-    def __init__(self, exact_items: int = 5_000, n_neighbours: int = 200) -> None:
-        self.exact_items, self.n_neighbours = exact_items, n_neighbours
+    def __init__(self, exact_items: int = 5_000, n_neighbours: int = 200, *, directed: bool = False) -> None:
+        self.exact_items, self.n_neighbours, self.directed = exact_items, n_neighbours, directed
         self.dense = np.zeros((0, 0), np.float32)
         self.neighbour = np.zeros((0, n_neighbours), np.int32)
         self.strength = np.zeros((0, n_neighbours), np.float32)
         self.exact = True
 
-    def add(self, a: Rows, b: Rows, n_items: int, *, sign: int = 1) -> None:
-        """Count unordered pairs (a, b), each [P]; `sign` -1 takes them back, never below zero."""
+    def add(self, a: Rows, b: Rows, n_items: int, *, weight: Floats | None = None, sign: int = 1) -> None:
+        """Count pairs (a, b), each [P], by their weight (default 1); `sign` -1 takes back, never below zero."""
         self._reserve(n_items)
         if not len(a):
             return
+        amount = np.full(len(a), sign, np.float32) if weight is None else sign * weight
+        if not self.directed:
+            a, b, amount = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([amount, amount])
         if self.exact:
-            width = self.dense.shape[1]
-            a64 = a.astype(np.int64)
-            flat, cells = self.dense.reshape(-1), np.concatenate([a64 * width + b, b * np.int64(width) + a64])
-            np.add.at(flat, cells, np.float32(sign))
+            flat, cells = self.dense.reshape(-1), a.astype(np.int64) * self.dense.shape[1] + b
+            np.add.at(flat, cells, amount)
             if sign < 0:
                 flat[cells] = np.maximum(flat[cells], 0)
             return
-        both = np.concatenate([a, b]).astype(np.int64) * n_items + np.concatenate([b, a])
-        pairs, count = np.unique(both, return_counts=True)
-        self._add_sparse(pairs // n_items, (pairs % n_items).astype(np.int32), (sign * count).astype(np.float32))
+        pairs, which = np.unique(a.astype(np.int64) * n_items + b, return_inverse=True)
+        total = np.bincount(which, amount, len(pairs)).astype(np.float32)
+        self._add_sparse(pairs // n_items, (pairs % n_items).astype(np.int32), total)
 
     def sums(self, item: Rows, weight: Floats, owner: npt.NDArray[np.int64], *, n_users: int, n_items: int) -> Floats:
         """Weighted partner counts of what each user has, float32 [n_users, n_items].

@@ -25,11 +25,14 @@ Mask = npt.NDArray[np.bool_]
 HALF_LIVES_MS = (1 * DAY_MS, 7 * DAY_MS, 28 * DAY_MS)
 SHARED = ("popular_7d", "popular_1d_decayed", "popular_7d_decayed", "popular_28d_decayed", "in_visits")
 OWN = ("own_visits", "in_last_visit", "own_recency", "own_share", "in_this_visit")
-TOGETHER = ("with_bought_before", "with_this_visit")
+TOGETHER = ("with_bought_before", "with_this_visit", "after_bought_before")
 NAMES = SHARED + OWN + TOGETHER
 N_FEATURES = len(NAMES)
 
 CO_FLOOR = 0.05
+AFTER_FLOOR = 0.00025
+"""Floors of the logarithms, found on the development data: below them a value counts as zero."""
+SHRINK, EXPOSURE_SHRINK = 30.0, 5.0
 RECENCY_MS = 30 * DAY_MS
 
 
@@ -147,6 +150,11 @@ class Statistics:
     decayed: DecayedPopularity
     recent: RecentPopularity
     together: Cooccurrence
+    """Taken in the same visit."""
+    after: Cooccurrence
+    """Taken in a visit after one that had it; directed."""
+    exposures: ItemCounts
+    """Visits of users who had the item from an earlier one."""
 
     def shared(self, universe: Rows) -> Floats:
         """SHARED features of the items in `universe`, float32 [U, S]."""
@@ -156,14 +164,41 @@ class Statistics:
         columns.append(np.log(self.counts.in_visits[universe] + 1.0))
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def with_own(self, rows: Profiles, universe: Rows, *, n_items: int, in_visit: bool) -> Floats:
-        """Cosine co-occurrence of every item with what a user has, float32 [B, U], 0 or more."""
-        chosen = np.flatnonzero(rows.in_visit if in_visit else rows.before)
+    def with_before(self, rows: Profiles, n_items: int) -> Floats:
+        """Cosine of each item with what a user took in earlier visits, weighted by how often and how lately."""
+        chosen = np.flatnonzero(rows.before)
+        norm = self._norm(n_items, 0.0)
+        weight = _fondness(rows, chosen) * norm[rows.item[chosen]]
+        return self._sums(self.together, rows, chosen, weight, norm=norm)
+
+    def with_visit(self, rows: Profiles, n_items: int) -> Floats:
+        """Cosine of each item with what a user took in the open visit, float32 [B, N], 0 or more."""
+        chosen = np.flatnonzero(rows.in_visit)
+        norm = self._norm(n_items, 0.0)
+        return self._sums(self.together, rows, chosen, norm[rows.item[chosen]], norm=norm)
+
+    def after_before(self, rows: Profiles, n_items: int) -> Floats:
+        """How much each item follows, in later visits, on what a user took before, float32 [B, N], 0 or more."""
+        chosen = np.flatnonzero(rows.before)
+        seen = np.sqrt(self.exposures.in_visits[rows.item[chosen]]) + EXPOSURE_SHRINK
+        weight = (_fondness(rows, chosen) / seen).astype(np.float32)
+        return self._sums(self.after, rows, chosen, weight, norm=self._norm(n_items, SHRINK))
+
+    def _norm(self, n_items: int, shrink: float) -> Floats:
+        return (1.0 / np.sqrt(np.maximum(self.counts.in_visits[:n_items], 1) + shrink)).astype(np.float32)
+
+    def _sums(self, pairs: Cooccurrence, rows: Profiles, chosen: Ints, weight: Floats, *, norm: Floats) -> Floats:
         item, owner = rows.item[chosen], rows.owner[chosen]
-        norm = 1.0 / np.sqrt(np.maximum(self.counts.in_visits[:n_items], 1)).astype(np.float32)
-        sums = self.together.sums(item, norm[item], owner, n_users=rows.n_users, n_items=n_items)
+        sums = pairs.sums(item, weight, owner, n_users=rows.n_users, n_items=len(norm))
         sums *= norm
-        return sums if len(universe) == n_items else sums[:, universe]
+        return sums
+
+
+def _fondness(rows: Profiles, chosen: Ints) -> Floats:
+    """Weight of an earlier item: log(1 + visits) x (recency + 0.1)."""
+    recency = rows.values[chosen, OWN.index("own_recency")]
+    weight: Floats = (np.log1p(rows.n_before[chosen]) * (0.1 + recency)).astype(np.float32)
+    return weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +220,23 @@ class Inputs:
 
 def inputs(statistics: Statistics, rows: Profiles, shared: Floats, *, universe: Rows, n_items: int) -> Inputs:
     """Everything the ranker needs to score `rows` over `universe` (rising item rows)."""
-    co: list[Floats | None] = []
-    for in_visit in (False, True):
-        if not (rows.in_visit if in_visit else rows.before).any():
-            co.append(None)
-            continue
-        x = statistics.with_own(rows, universe, n_items=n_items, in_visit=in_visit)
-        x *= 1.0 / CO_FLOOR
-        co.append(np.log1p(x, out=x))
+    had, has = bool(rows.before.any()), bool(rows.in_visit.any())
+    co = (
+        _log(statistics.with_before(rows, n_items), CO_FLOOR, universe) if had else None,
+        _log(statistics.with_visit(rows, n_items), CO_FLOOR, universe) if has else None,
+        _log(statistics.after_before(rows, n_items), AFTER_FLOOR, universe) if had else None,
+    )
     column = np.searchsorted(universe, rows.item)
     column[column == len(universe)] = 0
     inside = universe[column] == rows.item
-    return Inputs(shared, tuple(co), rows.owner[inside], column[inside], rows.values[inside], rows.known)
+    return Inputs(shared, co, rows.owner[inside], column[inside], rows.values[inside], rows.known)
+
+
+def _log(x: Floats, floor: float, universe: Rows) -> Floats:
+    """log((x + floor) / floor) of the universe's columns; overwrites x."""
+    if len(universe) != x.shape[1]:
+        x = x[:, universe]
+    x *= 1.0 / floor
+    x += 1.0
+    np.log(x, out=x)
+    return x

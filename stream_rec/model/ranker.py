@@ -19,7 +19,14 @@ TASKS = ("visit", "continue")
 VISIT, CONTINUE = 0, 1
 KINDS = ("new", "known")
 
-_START = {"popular_7d": 0.3, "in_visits": 0.1, "own_visits": 0.3, "in_last_visit": 0.3, "with_bought_before": 0.3}
+_START = {
+    "popular_7d": 0.3,
+    "in_visits": 0.1,
+    "own_visits": 0.3,
+    "in_last_visit": 0.3,
+    "with_bought_before": 0.3,
+    "after_bought_before": 0.1,
+}
 _CONTINUE_START = {"with_this_visit": 0.3, "in_this_visit": -1.0}
 
 
