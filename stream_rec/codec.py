@@ -164,13 +164,14 @@ class VersionNotice(msgspec.Struct, kw_only=True):
     """A record of the `versions` topic: a promotion, rollback, pin or refused command."""
 
     version: Annotated[str | None, Meta(description="absent in the answer to a command that names none")] = None
-    event: Annotated[str | None, Meta(description="promote, rollback, pin, ...")] = None
+    event: Annotated[str | None, Meta(description="initial, promote, rollback, pin, command")] = None
+    parent: Annotated[str | None, Meta(description="version that served before")] = None
     command: Annotated[str | None, Meta(description="the control command that this answers")] = None
     status: Annotated[str | None, Meta(description="of the command: done or refused")] = None
-    weights: Annotated[str | None, Meta(description="path of the weights in the run folder")] = None
     verdict: dict[str, Any] | None = None
-    url: str | None = None
-    sha256: str | None = None
+    n_examples: Annotated[int | None, Meta(description="positives the stream had given at the cut")] = None
+    url: Annotated[str | None, Meta(description="of the weights; relative to the run folder")] = None
+    sha256: Annotated[str | None, Meta(description="of the weights file")] = None
     event_at: int | str | None = None
     tick: int | None = None
     command_id: str | None = None
@@ -182,9 +183,15 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
     n: Annotated[int, Meta(ge=0, description="number without gaps")]
     prev: Annotated[str, Meta(description="SHA-256 of the entry before, hex")]
     kind: Literal["genesis", "claim", "tick"]
-    ranges: Annotated[list[list[Any]] | None, Meta(description="[topic, partition, first, next, count, digest]")] = None
-    cut_at_ms: int | None = None
+    settings: Annotated[str | None, Meta(description="digest of the semantic settings")] = None
+    build: Annotated[str | None, Meta(description="digest of code, libraries and processor")] = None
+    learner: str | None = None
+    tick: Annotated[
+        dict[str, Any] | None, Meta(description="ranges [topic, partition, first, next, count, digest] and facts")
+    ] = None
     effects_digest: str | None = None
+    outputs: Annotated[dict[str, list[int]] | None, Meta(description="topic to [records, bytes of their lines]")] = None
+    counts: dict[str, int] | None = None
 
 
 class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -59,7 +59,6 @@ class Settings(BaseSettings):
     reservoir: sections.Reservoir = Field(default_factory=sections.Reservoir)
     learn: sections.Learn = Field(default_factory=sections.Learn)
     model: sections.Model = Field(default_factory=sections.Model)
-    gate: sections.Gate = Field(default_factory=sections.Gate)
     explore: sections.Explore = Field(default_factory=sections.Explore)
     slate: sections.Slate = Field(default_factory=sections.Slate)
     checkpoint: sections.Checkpoint = Field(default_factory=sections.Checkpoint)

@@ -18,7 +18,7 @@ from stream_rec.clock import ManualClock
 from stream_rec.demo import DemoView
 from stream_rec.effects import Effects
 from stream_rec.events import Topic
-from stream_rec.loop import Identity, Loop
+from stream_rec.loop import Identity, Live, Loop
 from stream_rec.simulate import Shop
 from stream_rec.simulate_taste import HOUR_MS
 from stream_rec.stream.privacy import Pseudonymiser
@@ -113,18 +113,18 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         figures.receive(tick, effects)
 
     genesis = {"mode": "demo", "pipeline": settings.pipeline.name, "semantic": config.semantic(settings)}
-    identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "demo", genesis)
+    identity = Identity(config.semantic_digest(settings)[:16], build.digest(), settings.worker.instance, genesis)
     try:
         loop = Loop(
             lambda: assemble.pipeline_of(settings),
             ports,
             identity,
             max_records=settings.tick.max_records,
-            catalogue_first=True,
+            live=Live(settings.watermark.idle_ms, settings.tick.lagging_records),
             on_commit=committed,
         )
         clock = ManualClock(shop.start_ms)
-        worker = Worker(loop, clock, checkpoint_every_ms=7 * 24 * HOUR_MS)
+        worker = Worker(loop, clock, max_wait_ms=settings.tick.max_wait_ms, checkpoint_every_ms=7 * 24 * HOUR_MS)
         worker.start()
         effort = summary.Effort.begin(loop.pipeline)
         with DemoView(console) as view:

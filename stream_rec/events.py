@@ -70,7 +70,7 @@ class Line(NamedTuple):
     user: bytes | None
     """16 bytes: the user key; the session's stands in for a missing user, the order's for both (then `stand_in`)."""
     stand_in: int
-    """0 a real user, 1 a session, 2 an order (`anonymous`: learns popularity and within-order co-occurrence only), 3 none."""
+    """0 a real user, 1 a session, 2 an order (`anonymous`: only popularity and co-occurrence learn), 3 none."""
     session: int
     """63-bit keyed digest of the session id; 0 = none."""
     order: int

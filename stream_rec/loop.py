@@ -42,6 +42,18 @@ class Identity:
     genesis: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a long-running worker does beyond a bounded replay.
+
+    It reads the catalogue to its end before the first event, claims the ledger when it takes over, calls an events
+    partition idle after `idle_ms` of silence, and thins training while more than `lagging_records` wait.
+    """
+
+    idle_ms: int = 60_000
+    lagging_records: int = 50_000
+
+
 class Loop:
     """Folds ticks until told to stop.
 
@@ -50,7 +62,7 @@ class Loop:
         ports: where records come from and effects go.
         identity: what the ledger records of this run.
         max_records: records a tick closes at; also the most that is buffered of a partition.
-        catalogue_first: read what the items topic holds before the first event (a live topic).
+        live: how a long-running worker differs from a bounded replay; None for a replay.
         on_commit: called after each commit with the tick and its effects (progress, the simulated shop).
     """
 
@@ -61,14 +73,15 @@ class Loop:
         identity: Identity,
         *,
         max_records: int = 1024,
-        catalogue_first: bool = False,
+        live: Live | None = None,
         on_commit: Callable[[Tick, Effects], None] | None = None,
     ) -> None:
         self.pipeline = make_pipeline()
         self._ports = ports
         self._identity = identity
         self._max_records = max_records
-        self._catalogue_first = catalogue_first
+        self._live = live
+        self._heard_at_ms: dict[TopicPartition, int] = {}
         self._on_commit = on_commit
         self._buffers: dict[TopicPartition, list[Record]] = {p: [] for p in ports.source.partitions()}
         self._durable: list[str] = []
@@ -91,6 +104,8 @@ class Loop:
             done = self._restore(entries)
             for offset, raw in entries[done:]:
                 self._redo(offset, raw)
+            if self._live:
+                self._commit("claim", {}, Effects(outputs=()))
         positions = self.pipeline.positions
         self._ports.source.seek({p: positions.next_of(p) for p in self._buffers})
         for version, tensors in self.pipeline.pending_weights().items():
@@ -101,6 +116,7 @@ class Loop:
         self.pipeline.positions.start(start)
         body = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
         self._commit("genesis", body, Effects(outputs=()))
+        self.checkpoint()
 
     def _restore(self, entries: Sequence[tuple[int, bytes]]) -> int:
         """Load the newest checkpoint that the ledger vouches for; returns how many entries it covers."""
@@ -137,8 +153,8 @@ class Loop:
             records = self._ports.source.read_range((r.topic, r.partition), r.first, r.n_records)
             if len(records) != r.n_records or records[-1].offset + 1 != r.next or digest_of(records) != r.digest:
                 raise LedgerMismatch(
-                    f"the input differs from what tick {tick.number} read: {r.topic}/{r.partition} offsets {r.first} to {r.next - 1}; "
-                    "bring the original input back or start in a new folder"
+                    f"the input differs from what tick {tick.number} read: {r.topic}/{r.partition}, "
+                    f"offsets {r.first} to {r.next - 1}; bring the original input back or start in a new folder"
                 )
             buffers[r.topic, r.partition] = records
         return self.pipeline.positions.order(buffers)
@@ -146,8 +162,8 @@ class Loop:
     def _prove(self, entry: dict[str, Any], effects: Effects) -> None:
         if entry["build"] == self._identity.build_digest and entry["effects_digest"] != effects.digest():
             raise LedgerMismatch(
-                f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: this is a bug; "
-                "keep the run folder and report it"
+                f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: "
+                "this is a bug; keep the run folder and report it"
             )
 
     # ---- going on
@@ -222,7 +238,7 @@ class Loop:
     def _fill(self) -> None:
         """Top up the buffers; on a live topic the catalogue is read to its end before the first event."""
         partitions = list(self._buffers)
-        if self._catalogue_first and not self._events_begun():
+        if self._live and not self._events_begun():
             items = [p for p in partitions if p[0] != Topic.EVENTS]
             filled = [self._fill_one(p) for p in items]
             if any(filled):
@@ -255,10 +271,26 @@ class Loop:
             number=positions.number + 1,
             ranges=ranges_of(records, first),
             cut_at_ms=own_time if cut_at_ms is None else cut_at_ms,
+            idle=self._idle(cut_at_ms),
             in_future=wild,
+            lagging=self._live is not None and source.lag() > self._live.lagging_records,
             drain=drain,
             weights_durable=tuple(self._durable),
         )
+
+    def _idle(self, now_ms: int | None) -> tuple[int, ...]:
+        """Events partitions that are caught up and silent for long; in a backfill none is."""
+        if self._live is None or now_ms is None:
+            return ()
+        silent = []
+        for partition, buffer in self._buffers.items():
+            if partition[0] == Topic.EVENTS:
+                heard = self._heard_at_ms.setdefault(partition, now_ms)
+                if buffer:
+                    self._heard_at_ms[partition] = now_ms
+                elif now_ms - heard >= self._live.idle_ms:
+                    silent.append(partition[1])
+        return tuple(sorted(silent))
 
     def _due(self, facts: Tick) -> bool:
         return bool(facts.weights_durable) or self.pipeline.due(facts.cut_at_ms)

@@ -5,11 +5,13 @@ records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+import safetensors.numpy
 
 from stream_rec.component import Component, Snapshot
 from stream_rec.effects import Effects
@@ -31,15 +33,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Report(Component):
     """What the next metrics line still has to say: counts since the last one."""
 
-    scalars = ("counts", "last_at_ms", "frozen", "verdicts")
+    scalars = ("counts", "last_at_ms", "frozen", "waiting")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.last_at_ms = MISSING
         self.frozen = False
         """Promotion is stopped by a control record until `unfreeze`."""
-        self.verdicts: dict[str, dict[str, Any]] = {}
-        """The gate's record of the challenger whose weights are being stored."""
+        self.waiting: dict[str, dict[str, Any]] = {}
+        """What the notice of the challenger will say, once its weights are stored."""
 
 
 class Pipeline:
@@ -211,23 +213,14 @@ class Pipeline:
         if self._report.last_at_ms != MISSING:
             return []
         versions = self.learner.versions
-        weights[versions.champion_version] = tensors_of(versions.champion)
-        return [self._notice(tick, versions.champion_version, "initial", {"version": versions.champion_version})]
-
-    def _notice(self, tick: Tick, version: str, kind: str, verdict: dict[str, Any]) -> Output:
-        body = {
-            "kind": kind,
-            **verdict,
-            "tick": tick.number,
-            "event_at": tick.cut_at_ms,
-            "weights": f"weights/{version}.safetensors",
-        }
-        return Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body))
+        version, tensors = versions.champion_version, tensors_of(versions.champion)
+        weights[version] = tensors
+        return [_notice(tick, version, "initial", _stored(tensors))]
 
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
         return [
-            self._notice(tick, version, "promotion", self._report.verdicts.pop(version, {}))
+            _notice(tick, version, "promote", self._report.waiting.pop(version))
             for version in tick.weights_durable
             if self.learner.promote(version)
         ]
@@ -240,21 +233,29 @@ class Pipeline:
         if cut.verdict["verdict"] != "promote":
             self.facts.accounting.note(f"version_{cut.verdict['verdict']}")
             return {}
-        self._report.verdicts = {cut.version: cut.verdict}
+        verdict = {name: value for name, value in cut.verdict.items() if name not in ("version", "parent")}
+        record = {
+            "parent": cut.verdict["parent"],
+            "verdict": verdict,
+            "n_examples": self.learner.versions.progress.n_examples,
+        }
+        self._report.waiting = {cut.version: {**record, **_stored(cut.tensors)}}
         return {cut.version: cut.tensors}
 
     def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
         """Obey `freeze` and `unfreeze`; refuse what this build cannot do, in a notice that says so."""
         out = []
-        for word, _ in taken.controls:
-            if word in ("freeze", "unfreeze"):
-                self._report.frozen = word == "freeze"
+        for word, arguments in taken.controls:
             done = word in ("freeze", "unfreeze")
+            if done:
+                self._report.frozen = word == "freeze"
             body = {
+                "event": "command",
                 "command": word,
                 "status": "done" if done else "refused",
                 "tick": tick.number,
                 "event_at": tick.cut_at_ms,
+                "command_id": arguments.get("command_id"),
             }
             out.append(Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body)))
         return out
@@ -287,6 +288,23 @@ class Pipeline:
         }
         report.counts, report.last_at_ms = {}, tick.cut_at_ms
         return [Output(Topic.METRICS, b"", msgspec.json.encode(line))]
+
+
+def _stored(tensors: Mapping[str, Array]) -> dict[str, str]:
+    """Digest of the weights file that these tensors make."""
+    return {"sha256": hashlib.sha256(safetensors.numpy.save(dict(tensors))).hexdigest()}
+
+
+def _notice(tick: Tick, version: str, event: str, says: Mapping[str, Any]) -> Output:
+    body = {
+        "version": version,
+        "event": event,
+        "tick": tick.number,
+        "event_at": tick.cut_at_ms,
+        "url": f"weights/{version}.safetensors",
+        **says,
+    }
+    return Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body))
 
 
 def _stable_key(users: Users, rows: Array) -> Array:

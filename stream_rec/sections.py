@@ -104,6 +104,9 @@ class Tick(Section):
     max_wait_ms: int = operational(
         100, "Wait in ms after which a tick closes; a backfill closes by records alone.", ge=1, le=MINUTE_MS
     )
+    lagging_records: int = operational(
+        50_000, "Waiting records above which a live worker thins training until it has caught up.", ge=1, le=10**9
+    )
 
 
 class Watermark(Section):
@@ -282,12 +285,6 @@ class Explore(Section):
     policy: Literal["greedy"] = semantic(
         "greedy", "The policy; `greedy` shows the best and marks each slot deterministic."
     )
-
-
-class Gate(Section):
-    """What a challenger must show."""
-
-    margin: float = semantic(0.02, "Relative loss of recall below which a challenger is not called worse.", ge=0, le=1)
 
 
 class Model(Section):

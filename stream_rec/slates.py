@@ -1,4 +1,4 @@
-"""Which slates a tick publishes, and the records that say them. Scores come in; this module decides for whom and when."""
+"""Which slates a tick publishes, and the records that say them: for whom, when, and what each one names."""
 
 from __future__ import annotations
 

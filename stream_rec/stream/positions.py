@@ -1,4 +1,4 @@
-"""Where the fold stands: tick number, chain, and per partition the next offset and the running maximum of record time."""
+"""Where the fold stands: tick, chain, and per partition the next offset and the largest record time."""
 
 from __future__ import annotations
 
