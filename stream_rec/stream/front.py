@@ -39,6 +39,8 @@ class FrontBatch:
     """One a record: None while it is in play, else (`dead_lettered` or `ignored`, reason)."""
     lines: list[Line] = field(default_factory=list)
     """In processing order; all lines of a record stand together, those of one event share its digest."""
+    starts: list[int] = field(default_factory=list)
+    """Place in `lines` of each event's first line."""
     repaired: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """Record index to its repair words, for records in play, ascending; a word may occur more than once."""
     items: list[tuple[int, Item | str]] = field(default_factory=list)
@@ -124,6 +126,7 @@ class Front:
                 pass
             else:
                 lines, about = self._events.lines(index, record, event, nth=0, words=words)
+                batch.starts.append(len(batch.lines))
                 batch.lines += lines
                 if about:
                     batch.carried_items += [(index, item) for item in about]
@@ -135,6 +138,7 @@ class Front:
         obj, n_unknown = self._object(record, words), 0
         objects = [obj] if self._adapter is None else self._adapted(obj)
         lines: list[Line] = []
+        starts: list[int] = []
         about: list[Item] = []
         refused: Ignored | None = None
         digests: set[int] = set()
@@ -150,6 +154,7 @@ class Front:
                 refused = outcome
                 continue
             digests.add(its_lines[0].event)
+            starts.append(len(batch.lines) + len(lines))
             lines += its_lines
             about += its_about
         if not lines:
@@ -157,6 +162,7 @@ class Front:
         if refused is not None:
             words.append("part_ignored")
         batch.unknown_fields += n_unknown
+        batch.starts += starts
         batch.lines += lines
         batch.carried_items += [(index, item) for item in about]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from stream_rec.events import MISSING, Kind, Line, Output, Record
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
+from stream_rec.stream.exposures import ShownLists
 from stream_rec.stream.front import Front, FrontBatch
 from stream_rec.stream.histories import Histories
 from stream_rec.stream.items import ItemTable
@@ -52,6 +54,20 @@ class Facts:
 
 
 @dataclass(slots=True)
+class Events:
+    """A tick's accepted events in processing order; an event with several items has as many lines, side by side."""
+
+    heads: Sequence[Line]
+    """The first line of each."""
+    first: Array
+    """int64 [n_events]: place of that line."""
+    n_lines: Array
+    """int64 [n_events]."""
+    lines: list[Line]
+    """All lines."""
+
+
+@dataclass(slots=True)
 class Lines:
     """Columns over a tick's accepted lines, [n] each, in processing order."""
 
@@ -61,6 +77,9 @@ class Lines:
     stand_in: Array
     user: Array
     item: Array
+    order: Array
+    event: Array
+    """Digest of the event id."""
     before: Array
     """The user's history pointer before the line."""
     visit: Array
@@ -125,10 +144,10 @@ class Intake:
         facts = self.facts
         facts.watermarks.set_idle(tick.idle)
         unservable = self._catalogue(batch)
-        accepted = self._judge(tick, records, batch)
-        lines = self._locate(accepted)
+        events = self._judge(tick, records, batch)
+        lines = self._locate(events)
         served = self._served(lines)
-        self._impressions(lines, batch.verdicts)
+        self._impressions(events, lines, batch.verdicts)
         source, position = self._join(lines)
         self._append(lines)
         self._fill_window(lines, source, position)
@@ -165,18 +184,19 @@ class Intake:
                 unservable.append(row)
         return unservable
 
-    def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> list[Line]:
-        """Put the tick-dependent verdicts on event records and return the lines of those accepted."""
+    def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> Events:
+        """Put the tick-dependent verdicts on event records and return the events of those accepted."""
         verdicts, facts = batch.verdicts, self.facts
         wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + self._rules.in_future_ms
-        firsts = list({line.record: line for line in reversed(batch.lines)}.values())[::-1]
-        here: list[Line] = []
-        for line in firsts:
-            where = records[line.record]
-            if line.at_ms > horizon_ms or (wild and (where.partition, where.offset) in wild):
-                verdicts[line.record] = ("dead_lettered", "in_future")
-            else:
-                here.append(line)
+        heads = [batch.lines[i] for i in batch.starts]
+        # A record of several events is judged by the first of them.
+        here = list({line.record: line for line in reversed(heads)}.values())[::-1]
+        if wild or max((line.at_ms for line in here), default=0) > horizon_ms:
+            for line in here:
+                where = records[line.record]
+                if line.at_ms > horizon_ms or (where.partition, where.offset) in wild:
+                    verdicts[line.record] = ("dead_lettered", "in_future")
+            here = [line for line in here if verdicts[line.record] is None]
         new = facts.dedupe.admit_many([line.event for line in here])
         for line, is_new in zip(here, new, strict=True):
             if not is_new:
@@ -191,7 +211,7 @@ class Intake:
         for index, item in batch.carried_items:
             if verdicts[index] is None:
                 upsert(item, serial, from_event=True)
-        return [line for line in batch.lines if verdicts[line.record] is None]
+        return _accepted(batch, heads)
 
     def _seal(self, records: Sequence[Record], batch: FrontBatch) -> list[Output]:
         """Dead letters in record order."""
@@ -210,42 +230,46 @@ class Intake:
         accounting = self.facts.accounting
         accounting.count(counts, repairs, len(kept))
         accounting.note("unknown_fields", batch.unknown_fields)
-        died: dict[str, list[bool]] = {}
-        first: dict[str, str] = {}
-        for record, verdict in zip(records, verdicts, strict=True):
-            dead = verdict is not None and verdict[0] == "dead_lettered"
-            died.setdefault(record.topic, []).append(dead)
-            if dead:
-                first.setdefault(record.topic, f"{record.topic}/{record.partition} offset {record.offset}")
-        for topic, flags in sorted(died.items()):
-            accounting.watch(topic, np.array(flags, np.bool_), first.get(topic, ""))
+        topics = [record.topic for record in records]
+        dead = [verdict is not None and verdict[0] == "dead_lettered" for verdict in verdicts]
+        for topic in sorted(set(topics)):
+            at = [i for i, name in enumerate(topics) if name == topic]
+            flags = np.array([dead[i] for i in at], np.bool_)
+            first = records[at[int(flags.argmax())]]
+            accounting.watch(topic, flags, f"{topic}/{first.partition} offset {first.offset}" if flags.any() else "")
         return counts
 
     # ---- lines, column by column
 
-    def _locate(self, accepted: Sequence[Line]) -> Lines:
-        """Users, items, visits and history pointers of the lines."""
-        facts, n = self.facts, len(accepted)
-        columns = list(zip(*accepted, strict=True)) if n else [()] * len(Line._fields)
-        _, kinds, at, keys, stand_ins, sessions, orders, _, item_ids, _, _, _, ratings, *_ = columns
-        kind, at_ms = np.array(kinds, np.int8), np.array(at, np.int64)
-        serial = facts.histories.next_serial
-        item = facts.items.rows(item_ids, serial)
-        user = facts.users.rows(keys, at_ms, stand_ins)
-        positive = self._positive(kind, item, np.array(ratings, np.float64))
+    def _locate(self, events: Events) -> Lines:
+        """Users, items, visits and history pointers of the lines; what an event's lines share is found once."""
+        facts, n = self.facts, len(events.lines)
+        columns = list(zip(*events.heads, strict=True)) if events.heads else [()] * len(Line._fields)
+        _, kinds, at, keys, stand_ins, sessions, orders, digests, _, _, _, _, ratings, *_ = columns
+        its = np.repeat(np.arange(len(events.heads)), events.n_lines)
+        serial, at_ms, kind = facts.histories.next_serial, np.array(at, np.int64), np.array(kinds, np.int8)[its]
+        item = facts.items.rows([line.item_id for line in events.lines], serial)
+        user_of = facts.users.rows(keys, at_ms, stand_ins)
+        user = user_of[its]
+        positive = self._positive(kind, item, np.array(ratings, np.float64)[its])
         before = facts.users.link(user, positive & (user != MISSING), serial)
-        visits = facts.users.visits(user, [s or o for s, o in zip(sessions, orders, strict=True)], at_ms, before)
+        named = [session or order for session, order in zip(sessions, orders, strict=True)]
+        visits = facts.users.visits(user_of, named, at_ms, before[events.first])
+        opens = np.zeros(n, np.bool_)
+        opens[events.first] = visits.opened
         return Lines(
-            source=accepted,
+            source=events.lines,
             kind=kind,
-            at_ms=at_ms,
-            stand_in=np.array(stand_ins, np.int8),
+            at_ms=at_ms[its],
+            stand_in=np.array(stand_ins, np.int8)[its],
             user=user,
             item=item,
+            order=np.array(orders, np.int64)[its],
+            event=np.array(digests, np.int64)[its],
             before=before,
-            visit=visits.serial,
-            visit_before=visits.before,
-            opens=visits.opened,
+            visit=visits.serial[its],
+            visit_before=visits.before[its],
+            opens=opens,
             positive=positive,
             serial=np.full(n, MISSING, np.int64),
         )
@@ -256,30 +280,42 @@ class Intake:
         return liked
 
     def _served(self, lines: Lines) -> list[Array | None]:
-        joiner, born = self.facts.joiner, self.facts.users.born
-        served = []
-        for i in np.flatnonzero(lines.opens).tolist():
-            user, at_ms = int(lines.user[i]), int(lines.at_ms[i])
-            own = joiner.in_force(user, int(born[user]), at_ms)
+        joiner, at = self.facts.joiner, np.flatnonzero(lines.opens)
+        user, served = lines.user[at], []
+        for row, born, at_ms in zip(
+            user.tolist(), self.facts.users.born[user].tolist(), lines.at_ms[at].tolist(), strict=True
+        ):
+            own = joiner.in_force(row, born, at_ms)
             served.append(own if own is not None else joiner.in_force(MISSING, MISSING, at_ms))
         return served
 
     def _join(self, lines: Lines) -> tuple[Array, Array]:
         """Which positives a slate led to, and from which place in it."""
+        source = np.full(len(lines.kind), ORGANIC, np.int8)
+        position = np.full(len(lines.kind), MISSING, np.int16)
+        at = np.flatnonzero(lines.kind != Kind.IMPRESSION)
+        decisions = [lines.source[i].decision_id for i in at.tolist()]
         joins = self.facts.joiner.feedback_many(
-            lines.kind, lines.user, lines.item, decisions=[line.decision_id for line in lines.source], at_ms=lines.at_ms
+            lines.kind[at], lines.user[at], lines.item[at], decisions=decisions, at_ms=lines.at_ms[at]
         )
-        return np.where(joins.status == NONE, ORGANIC, SLATE).astype(np.int8), joins.position
+        source[at], position[at] = np.where(joins.status == NONE, ORGANIC, SLATE), joins.position
+        return source, position
 
-    def _impressions(self, lines: Lines, verdicts: list[Verdict | None]) -> None:
-        shown: dict[int, list[int]] = {}
-        for i in np.flatnonzero(lines.kind == Kind.IMPRESSION).tolist():
-            shown.setdefault(lines.source[i].record, []).append(i)
-        for record, at in shown.items():
-            first = lines.source[at[0]]
-            listed = [(int(lines.item[i]), lines.source[i].position) for i in at if lines.item[i] != MISSING]
-            status = self.facts.joiner.impression(first.decision_id, int(lines.user[at[0]]), listed, first.at_ms)
-            verdicts[record] = ("accepted", f"impression_{status}")
+    def _impressions(self, events: Events, lines: Lines, verdicts: list[Verdict | None]) -> None:
+        of = np.flatnonzero(lines.kind[events.first] == Kind.IMPRESSION)
+        if not len(of):
+            return
+        heads, first = [events.heads[k] for k in of.tolist()], events.first[of]
+        shown = np.flatnonzero(lines.kind == Kind.IMPRESSION)
+        positions = [lines.source[i].position for i in shown.tolist()]
+        words = self.facts.joiner.impressions(
+            [line.decision_id for line in heads],
+            lines.user[first].tolist(),
+            [line.at_ms for line in heads],
+            shown=ShownLists.of(events.n_lines[of], lines.item[shown], positions),
+        )
+        for line, word in zip(heads, words, strict=True):
+            verdicts[line.record] = ("accepted", f"impression_{word}")
 
     def _clear(self) -> list[int]:
         """Drop what still points at user and item rows that changed hands; returns the item rows."""
@@ -298,7 +334,7 @@ class Intake:
                 lines.at_ms[kept],
                 lines.kind[kept],
                 visit=lines.visit[kept],
-                order=np.array([lines.source[i].order for i in kept.tolist()], np.int64),
+                order=lines.order[kept],
                 prev=lines.before[kept],
             )
 
@@ -339,8 +375,20 @@ class Intake:
             "position": position[kept],
             "label": np.ones(len(kept), np.int8),
             "weight": np.ones(len(kept), np.float32),
-            "event": np.array([lines.source[i].event for i in kept.tolist()], np.int64),
-            "order": np.array([lines.source[i].order for i in kept.tolist()], np.int64),
+            "event": lines.event[kept],
+            "order": lines.order[kept],
         }
         facts.window.add(batch)
         facts.reservoir.add(batch)
+
+
+def _accepted(batch: FrontBatch, heads: Sequence[Line]) -> Events:
+    """The events whose record has no verdict."""
+    verdicts, lines = batch.verdicts, batch.lines
+    in_play = np.array([verdicts[line.record] is None for line in heads], np.bool_)
+    starts = np.array([*batch.starts, len(lines)], np.int64)
+    n_lines = np.diff(starts)
+    if not in_play.all():
+        lines = list(compress(lines, np.repeat(in_play, n_lines).tolist()))
+        heads, n_lines = list(compress(heads, in_play.tolist())), n_lines[in_play]
+    return Events(heads, np.cumsum(n_lines) - n_lines, n_lines, lines)
