@@ -3,8 +3,8 @@
 A line becomes one event: a `purchase`; for an invoice number that starts with `C` (a cancellation) a `refund` of the
 positive quantity. A cancellation never names the invoice it cancels, so its `order_id` is its own number and the
 refund falls to the customer's latest purchase of the item. Other letters (`A`: bad-debt adjustments) have the event
-type `adjustment`, which a replay ignores and counts. All else is passed on for the replay to repair or refuse:
-`17850.0` as customer, prices and quantities of zero or less, codes that are no products.
+type `adjustment`, lines of codes that are no products (postage, fees) `service`: a replay ignores and counts both.
+All else is passed on for the replay to repair or refuse: `17850.0` as customer, prices and quantities of zero or less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class OnlineRetail:
 
     An item's title is its first usable description: the first that is not empty on a line that sold it (a purchase
     with a price above zero), because stock notes ("damaged") stand on lines without a price. The price is that
-    line's. An item without one is left out. Codes that are no products are out of stock, so no slate shows them.
+    line's. An item without one is left out, and so are codes that are no products.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class OnlineRetail:
     def _event(self, row: Fields) -> Event:
         invoice, item_id = row["InvoiceNo"], row["StockCode"]
         price, quantity = number(row["UnitPrice"]), number(row["Quantity"])
-        kind = _kind(invoice)
+        kind = _kind(invoice, item_id)
         if kind == "refund" and not isinstance(quantity, str):
             quantity = abs(quantity)
         if kind == "purchase" and item_id not in self._items:
@@ -64,17 +64,16 @@ class OnlineRetail:
     def _learn(self, item_id: str, title: str, price: int | float | str) -> None:
         if not title or isinstance(price, str) or price <= 0 or not item_id.strip():
             return
-        item = {"item_id": item_id, "title": title, "price": price, "source": "online-retail"}
-        if item_id.strip().upper() in NO_PRODUCTS:
-            item["in_stock"] = False
-        self._items[item_id] = item
+        self._items[item_id] = {"item_id": item_id, "title": title, "price": price, "source": "online-retail"}
 
 
-def _kind(invoice: str) -> str:
+def _kind(invoice: str, item_id: str) -> str:
     letter = invoice.strip()[:1].upper()
-    if letter == "C":
-        return "refund"
-    return "adjustment" if letter.isalpha() else "purchase"
+    if letter.isalpha() and letter != "C":
+        return "adjustment"
+    if item_id.strip().upper() in NO_PRODUCTS:
+        return "service"
+    return "refund" if letter == "C" else "purchase"
 
 
 def utc(text: str) -> str:
