@@ -122,11 +122,12 @@ class TickBatch:
     """Thins the training to a quarter."""
 
 
-_EMPTY: dict[str, Any] = {
+COLUMN_TYPES: dict[str, Any] = {
     "user": np.int32, "user_key": np.int64, "stand_in": np.int8, "item": np.int32, "at_ms": np.int64,
     "kind": np.int8, "serial": np.int64, "before": np.int64, "visit": np.int64, "visit_before": np.int64,
     "source": np.int8, "position": np.int16, "event": np.int64, "start_at_ms": np.int64, "pointer": np.int64,
 }  # fmt: skip
+"""Type of every column of a batch, by its name."""
 
 
 def no_positives() -> Positives:
@@ -135,15 +136,15 @@ def no_positives() -> Positives:
     >>> len(no_positives())
     0
     """
-    return Positives(**{name: np.zeros(0, _EMPTY[name]) for name in Positives.__dataclass_fields__})
+    return Positives(**{name: np.zeros(0, COLUMN_TYPES[name]) for name in Positives.__dataclass_fields__})
 
 
 def no_visits(n_slots: int = 20) -> Visits:
     """A tick that opened no visit."""
     names = [name for name in Visits.__dataclass_fields__ if name != "served"]
-    return Visits(**{name: np.zeros(0, _EMPTY[name]) for name in names}, served=np.zeros((0, n_slots), np.int32))
+    return Visits(**{name: np.zeros(0, COLUMN_TYPES[name]) for name in names}, served=np.zeros((0, n_slots), np.int32))
 
 
 def no_retractions() -> Retractions:
     """A tick without retractions."""
-    return Retractions(**{name: np.zeros(0, _EMPTY[name]) for name in Retractions.__dataclass_fields__})
+    return Retractions(**{name: np.zeros(0, COLUMN_TYPES[name]) for name in Retractions.__dataclass_fields__})

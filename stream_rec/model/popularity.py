@@ -168,7 +168,7 @@ class RecentPopularity(Component):
         self._drop(max(0, self.last - self.first + n - self.capacity))
         if self.last + n > len(self.item):
             self._compact()
-        start = self.first + int(np.searchsorted(self.at_ms[self.first : self.last], at_ms.min(), side="right"))
+        start = self.first + int(np.searchsorted(self.at_ms[self.first : self.last], at_ms.min(), side="left"))
         at = np.concatenate([self.at_ms[start : self.last], at_ms])
         items = np.concatenate([self.item[start : self.last], item])
         order = np.lexsort((items, at))
