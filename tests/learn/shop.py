@@ -49,10 +49,9 @@ class Shop:
             serial = self.histories.append(t.item, t.at_ms, Kind.PURCHASE, visit=t.visit, order=0, prev=before)
             self.last[t.user] = serial
             event = self.number * 10_000 + e
-            positives.append(
-                (t.user, t.user, t.stand_in, t.item, t.at_ms, int(Kind.PURCHASE), serial, before, t.visit)
-                + (self.before_visit[t.visit], t.source, t.position, event)
-            )
+            who, first = (t.user, t.user, t.stand_in), self.before_visit[t.visit]
+            what = (t.item, t.at_ms, int(Kind.PURCHASE), serial, before, t.visit, first)
+            positives.append((*who, *what, t.source, t.position, event))
         self.number += 1
         now = max((t.at_ms for t in takes), default=0)
         slates = np.full((len(visits), 20), MISSING, np.int32) if served is None else served
