@@ -16,6 +16,7 @@ from stream_rec.stream import quality
 from stream_rec.stream.catalogue import carried
 from stream_rec.stream.fields import MAX_ITEMS, text_of
 from stream_rec.stream.privacy import Pseudonym, Pseudonymiser, scrub
+from stream_rec.stream.quality import MAX_ID, MAX_NUMBER, MAX_POSITION
 
 MAX_CACHED = 1 << 16
 """Ids that each cache holds before it starts anew."""
@@ -28,6 +29,9 @@ USER, SESSION, ORDER, NOBODY = range(4)
 
 _IMPRESSION, _SEARCH = int(Kind.IMPRESSION), int(Kind.SEARCH)
 _NAN = math.nan
+_KINDS: dict[str, int] = {kind.name.lower(): int(kind) for kind in Kind}
+_USUAL = frozenset((None, "EUR", "USD", "GBP"))
+"""Currencies that need no look."""
 _new_line = tuple.__new__
 
 _Head = tuple[int, int, int, bytes | None, int, int, int, int]
@@ -77,21 +81,35 @@ class EventLines:
             BadRecord: the event cannot be used.
             Ignored: the event is not for us.
         """
-        kind = quality.kind_of(event.event_type, words)
+        kind = _KINDS.get(event.event_type)
+        if kind is None:
+            kind = quality.kind_of(event.event_type, words)
         at_ms = event.event_at
         if type(at_ms) is not int or not quality.MIN_AT_MS <= at_ms <= quality.MAX_AT_MS:
             at_ms = quality.time_ms(at_ms, words)
         digest = self._digest(record, event.event_id, nth, words)
         user, stand_in, session, order = self._who(event, words)
+        rating, decision_id, query = event.rating, event.decision_id, ""
+        if rating is None:
+            rating = _NAN
+        elif not -MAX_RATING < rating < MAX_RATING:
+            words.append("rating_dropped")
+            rating = _NAN
+        if event.currency not in _USUAL:
+            _judge_currency(event.currency or "", words)
+        if decision_id and not (len(decision_id) <= MAX_ID and decision_id.isascii() and decision_id.isalnum()):
+            decision_id = _decision(decision_id, words)
+        if event.query is not None:
+            query = _query(event, words)
         head = (index, kind, at_ms, user, stand_in, session, order, digest)
-        tail = _tail(event, words)
+        tail = (rating, decision_id or "", query)
         things = event.items
         if not things:
             if event.item_id is not None:
                 things = [_single(event)]
             elif kind != _SEARCH:
                 raise BadRecord("missing_item", "validate")
-            elif not tail[2]:
+            elif not query:
                 raise quality.Ignored("empty_query")
             else:
                 return [_new_line(Line, (*head, "", MISSING, _NAN, 1.0, *tail))], []
@@ -109,18 +127,28 @@ class EventLines:
             words.append("position_from_order")
         out: list[Line] = []
         about: list[Item] = []
+        not_products = self._not_products
         for place, thing in enumerate(things):
-            item_id = self._item_id(thing.item_id, words)
-            if item_id in self._not_products:
+            item_id = thing.item_id
+            # Looking at the id itself costs less than looking it up: a cache of all ids is cold memory.
+            if (
+                item_id is None
+                or not (item_id.isalnum() or item_id.replace("-", "").isalnum())
+                or len(item_id) > MAX_ID
+            ):
+                item_id = self._item_id(item_id, words)
+            if not_products and item_id in not_products:
                 words.append("not_a_product")
                 continue
             position, price, quantity = thing.position, thing.price, thing.quantity
             if position is None:
                 position = place if in_order else MISSING
-            elif not 0 <= position < quality.MAX_POSITION:
+            elif not 0 <= position < MAX_POSITION:
                 position = quality.position_of(position, words)
-            price = _NAN if price is None else quality.price_of(kind, price, words)
-            quantity = 1.0 if quantity is None else quality.quantity_of(kind, quantity, words)
+            if price is None or not 0 < price < MAX_NUMBER:
+                price = _NAN if price is None else quality.price_of(kind, price, words)
+            if quantity is None or not 0 < quantity < MAX_NUMBER:
+                quantity = 1.0 if quantity is None else quality.quantity_of(kind, quantity, words)
             # One flat tuple: this line runs once an item of an event, and unpacking with * costs as much as the rest.
             values = (index, kind, at_ms, user, stand_in, session, order, digest, item_id, position, price, quantity,
                       rating, decision_id, query)  # fmt: skip
@@ -159,7 +187,7 @@ class EventLines:
 
     def _add(self, cache: dict[str, Known], raw: str, reason: str, name: Callable[[str], Pseudonym]) -> Known:
         words: list[str] = []
-        clean = quality.clean_id(raw, reason, words)
+        clean = raw if _is_plain(raw) else quality.clean_id(raw, reason, words)
         known = Known(*(name(clean) if clean else Pseudonym(0, b"")), tuple(words))
         if len(cache) >= MAX_CACHED:
             cache.clear()
@@ -183,7 +211,7 @@ class EventLines:
         return known[0]
 
     def _digest(self, record: Record, event_id: str | None, nth: int, words: list[str]) -> int:
-        text = "" if event_id is None else event_id.strip()
+        text = event_id.strip() if event_id else ""
         if not text:
             words.append("event_id_derived")
             # No id can hold a NUL from here, so a derived id never meets a given one by design.
@@ -191,6 +219,11 @@ class EventLines:
         elif len(text) > quality.MAX_EVENT_ID or "\0" in text:
             raise BadRecord("bad_event_id", "validate")
         return self._event(text)
+
+
+def _is_plain(raw: str) -> bool:
+    """Whether `quality.clean_id` would return an id as it is, for most ids that are seen."""
+    return (raw.isalnum() or raw.replace("-", "").isalnum()) and len(raw) <= MAX_ID
 
 
 def _single(event: Event) -> EventItem:
@@ -201,26 +234,16 @@ def _say_no_position(things: list[EventItem]) -> bool:
     return all(thing.position is None for thing in things)
 
 
-def _tail(event: Event, words: list[str]) -> tuple[float, str, str]:
-    """(rating, decision_id, query) as a line has them; judges the currency on the way."""
-    rating, decision_id, currency = event.rating, event.decision_id, event.currency
-    if rating is None:
-        rating = _NAN
-    elif not -MAX_RATING < rating < MAX_RATING:
-        words.append("rating_dropped")
-        rating = _NAN
-    if currency is not None and not (len(currency) == 3 and currency.isascii() and currency.isupper()):
+def _judge_currency(currency: str, words: list[str]) -> None:
+    if not (len(currency) == 3 and currency.isascii() and currency.isupper()):
         code = currency.strip()
         usable = len(code) == 3 and code.isascii() and code.isalpha()
         words.append("currency_case" if usable else "currency_dropped")
-    if decision_id and not (len(decision_id) <= quality.MAX_ID and decision_id.isascii() and decision_id.isalnum()):
-        decision_id = _decision(decision_id, words)
-    return rating, decision_id or "", "" if event.query is None else _query(event, words)
 
 
 def _decision(raw: str, words: list[str]) -> str:
     text = raw.strip()
-    if len(text) <= quality.MAX_ID and text.isascii() and text.isprintable():
+    if len(text) <= MAX_ID and text.isascii() and text.isprintable():
         return text
     words.append("decision_id_dropped")
     return ""
