@@ -301,8 +301,8 @@ class Joiner(Component):
 
     def _join_weakly(self, acts: Acts, out: Joins, left: NDArray[np.intp]) -> None:
         """Walk back through each user's exposures, all users in step, until one shows the item."""
-        exposures, newest = self.exposures, self.exposures.newest
-        rows = np.array([newest(user) for user in acts.user[left].tolist()], np.int32)
+        exposures = self.exposures
+        rows = exposures.newest_many(acts.user[left].tolist())
         for _ in range(CHAIN_STEPS):
             open_ = rows != MISSING
             if not open_.any():

@@ -124,6 +124,11 @@ class Exposures(RowTable):
         """Row of the user's exposure that arrived last, or MISSING."""
         return self._newest_of_user.get(user, MISSING)
 
+    def newest_many(self, users: Sequence[int]) -> I32:
+        """`newest` of each user, int32[n]."""
+        find = self._newest_of_user.get
+        return np.array([find(user, MISSING) for user in users], np.int32)
+
     def open(self, decision: int, key: int, user: int, *, at_ms: int) -> int:
         """Take a row for a list about to be shown; the caller has made room and fills in the slots with `show`.
 

@@ -193,10 +193,10 @@ def test_impression_that_cannot_be_placed_opens_nothing(name: str, user: int, wo
 def test_only_the_last_two_slates_of_a_user_are_kept_and_unseen_ones_counted() -> None:
     joiner = shop()
     show(joiner)
-    for k in range(2, 5):
+    for k in range(2, 7):
         joiner.publish(ANN, 1, f"d{k}", at_ms=k, items=[CUP])
     assert joiner.decisions.n_held == 2
-    assert joiner.counts()["unshown"] == 1
+    assert joiner.counts()["unshown"] == 3
 
 
 def test_slate_in_force_is_the_last_published_strictly_before() -> None:
@@ -263,43 +263,49 @@ def test_interval_counts_start_again_after_each_reading() -> None:
 N_USERS, N_ITEMS = 4, 5
 USER = st.integers(0, N_USERS - 1)
 ITEM = st.integers(0, N_ITEMS - 1)
-ACTION = st.one_of(
-    st.tuples(st.just("publish"), st.integers(-1, N_USERS - 1), st.lists(ITEM, max_size=3, unique=True)),
-    st.tuples(st.just("impression"), USER, st.lists(ITEM, max_size=3), st.integers(0, 8)),
-    st.tuples(
-        st.just("feedback"),
-        USER,
-        ITEM,
-        st.integers(-1, 8),
-        st.sampled_from([Kind.CLICK, Kind.ADD_TO_CART, Kind.PURCHASE]),
+SLATE = st.lists(ITEM, max_size=3, unique=True)
+PAUSE = st.sampled_from([0, MINUTE_MS, 10 * MINUTE_MS, 40 * MINUTE_MS, 5 * DAY_MS])
+KIND = st.sampled_from([Kind.CLICK, Kind.ADD_TO_CART, Kind.PURCHASE])
+ACTION = st.tuples(
+    PAUSE,
+    st.one_of(
+        st.tuples(
+            st.just("publish"), st.integers(-1, N_USERS - 1), st.integers(0, 5), st.lists(ITEM, max_size=3, unique=True)
+        ),
+        st.tuples(st.just("impression"), USER, st.integers(0, 5), st.lists(ITEM, max_size=3)),
+        st.tuples(st.just("feedback"), USER, st.integers(-1, 5), ITEM, KIND),
+        st.tuples(st.just("mature")),
+        st.tuples(st.just("retract"), USER, ITEM),
+        st.tuples(st.just("forget"), USER, ITEM),
     ),
-    st.tuples(st.just("mature")),
-    st.tuples(st.just("forget"), USER, ITEM),
 )
-STEP_MS = 7 * MINUTE_MS
 
 
-def perform(joiner: Joiner, actions: list[tuple], *, start: int = 0) -> list[object]:
-    """Run actions, a step of time each; decisions are numbered by the step that published them, modulo 9."""
+def perform(joiner: Joiner, actions: list[tuple], *, began_ms: int = 0) -> list[object]:
+    """Run actions, each after its pause; a user's first slate comes with the first action."""
     said: list[object] = []
-    for k, (word, *rest) in enumerate(actions, start):
-        at_ms = k * STEP_MS
+    at_ms = began_ms
+    if not began_ms:
+        for user in range(-1, N_USERS):
+            joiner.publish(user, 1, f"d{user + 1}", at_ms=0, items=[0, 1, 2])
+    for pause_ms, (word, *rest) in actions:
+        at_ms += pause_ms
         if word == "publish":
-            joiner.publish(rest[0], 1, f"d{k % 9}", at_ms=at_ms, items=rest[1])
+            joiner.publish(rest[0], 1, f"d{rest[1]}", at_ms=at_ms, items=rest[2])
         elif word == "impression":
-            said.append(joiner.impression(f"d{rest[2]}", rest[0], [(i, 9 - p) for p, i in enumerate(rest[1])], at_ms))
+            said.append(joiner.impression(f"d{rest[1]}", rest[0], [(i, 9 - p) for p, i in enumerate(rest[2])], at_ms))
         elif word == "feedback":
-            name = "" if rest[2] < 0 else f"d{rest[2]}"
-            said.append(tuple(joiner.feedback(rest[3], rest[0], rest[1], name, at_ms)))
+            name = "" if rest[1] < 0 else f"d{rest[1]}"
+            said.append(tuple(joiner.feedback(rest[3], rest[0], rest[2], name, at_ms)))
         elif word == "mature":
-            matured = joiner.mature(at_ms)
-            said.append([column.tolist() for exposed in matured for column in exposed])
+            said.append([column.tolist() for exposed in joiner.mature(at_ms) for column in exposed])
+        elif word == "retract":
+            said.append(joiner.retract(*rest))
         else:
             joiner.forget_users([rest[0]])
             joiner.forget_items([rest[1]])
-        said.append(
-            [rows is None or rows.tolist() for rows in (joiner.in_force(u, 1, at_ms) for u in range(-1, N_USERS))]
-        )
+        in_force = [joiner.in_force(user, 1, at_ms) for user in range(-1, N_USERS)]
+        said.append([items is not None and items.tolist() for items in in_force])
     return said
 
 
@@ -314,7 +320,8 @@ def test_restored_joiner_goes_on_as_if_never_stopped(actions: list[tuple], cut: 
     perform(twin, actions[cut:])
     twin.restore(joiner.snapshot())
     assert digest(twin.snapshot()) == digest(joiner.snapshot())
-    assert perform(twin, actions[cut:], start=cut) == perform(joiner, actions[cut:], start=cut)
+    began_ms = 1 + sum(pause_ms for pause_ms, _ in actions[:cut])
+    assert perform(twin, actions[cut:], began_ms=began_ms) == perform(joiner, actions[cut:], began_ms=began_ms)
     assert digest(twin.snapshot()) == digest(joiner.snapshot())
 
 
