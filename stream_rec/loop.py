@@ -143,8 +143,6 @@ class Loop:
             tick = Tick.from_json(entry["n"], entry["tick"])
             effects = self.pipeline.fold(tick, self._reread(tick))
             self._prove(entry, effects)
-            for version, tensors in effects.weights.items():
-                self._ports.weights.put(version, tensors)
         self._step_over(raw, offset)
 
     def _reread(self, tick: Tick) -> list[Record]:

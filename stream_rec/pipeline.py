@@ -41,7 +41,7 @@ class Report(Component):
         self.frozen = False
         """Promotion is stopped by a control record until `unfreeze`."""
         self.waiting: dict[str, dict[str, Any]] = {}
-        """What the notice of the challenger will say, once its weights are stored."""
+        """Versions whose weights are not known to be stored, with what their notice says."""
 
 
 class Pipeline:
@@ -105,8 +105,10 @@ class Pipeline:
     def pending_weights(self) -> dict[str, dict[str, Array]]:
         """Candidates whose weights must still become durable."""
         versions = self.learner.versions
-        waiting = versions.progress.challenger
-        return {waiting: tensors_of(versions.challenger)} if waiting else {}
+        return {
+            version: tensors_of(versions.champion if version == versions.champion_version else versions.challenger)
+            for version in self._report.waiting
+        }
 
     def due(self, now_ms: int) -> bool:
         """Whether an empty tick has something to do."""
@@ -215,15 +217,17 @@ class Pipeline:
         versions = self.learner.versions
         version, tensors = versions.champion_version, tensors_of(versions.champion)
         weights[version] = tensors
-        return [_notice(tick, version, "initial", _stored(tensors))]
+        self._report.waiting[version] = _stored(tensors)
+        return [_notice(tick, version, "initial", self._report.waiting[version])]
 
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
-        return [
-            _notice(tick, version, "promote", self._report.waiting.pop(version))
-            for version in tick.weights_durable
-            if self.learner.promote(version)
-        ]
+        out = []
+        for version in tick.weights_durable:
+            says = self._report.waiting.pop(version, {})
+            if self.learner.promote(version):
+                out.append(_notice(tick, version, "promote", says))
+        return out
 
     def _cut(self) -> dict[str, dict[str, Array]]:
         """A challenger, when one is due; its weights are stored before it may serve."""
@@ -239,7 +243,7 @@ class Pipeline:
             "verdict": verdict,
             "n_examples": self.learner.versions.progress.n_examples,
         }
-        self._report.waiting = {cut.version: {**record, **_stored(cut.tensors)}}
+        self._report.waiting[cut.version] = {**record, **_stored(cut.tensors)}
         return {cut.version: cut.tensors}
 
     def _controls(self, tick: Tick, taken: Taken) -> list[Output]:

@@ -1,0 +1,146 @@
+"""A replay into a run folder: resumable at any tick, finished once, refused where it should be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stream_rec import assemble, replay
+from stream_rec.cli import main
+from stream_rec.errors import InputRefused, SettingsError
+from stream_rec.loop import Loop
+from tests.shop_files import KEY, small_settings, write_shop
+
+FILES = ("slates", "versions", "dead-letters", "ledger", "metrics")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return write_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def whole(shop, tmp_path_factory):
+    """An uninterrupted run: its folder and summary."""
+    out = tmp_path_factory.mktemp("whole")
+    events, items = shop
+    return out, replay.run_replay(small_settings(out), events=events, items=items)
+
+
+class Stop(KeyboardInterrupt):
+    """The person pressed Ctrl-C."""
+
+
+def interrupted(monkeypatch, settings, shop, *, after_ticks, in_fold):
+    """Run until the `after_ticks`-th tick and stop there, between ticks or inside a fold."""
+    steps = [0]
+    step = Loop.step
+
+    def stopping(self, **given):
+        steps[0] += 1
+        if steps[0] > after_ticks:
+            if in_fold:
+                monkeypatch.setattr(self.pipeline, "_metrics", lambda *_: (_ for _ in ()).throw(Stop))
+                return step(self, **given)
+            raise Stop
+        return step(self, **given)
+
+    monkeypatch.setattr(Loop, "step", stopping)
+    with pytest.raises(Stop):
+        replay.run_replay(settings, events=shop[0], items=shop[1])
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("after_ticks", "in_fold"), [(0, False), (3, False), (9, True)])
+def test_an_interrupted_replay_goes_on_to_the_same_bytes(monkeypatch, tmp_path, shop, whole, after_ticks, in_fold):
+    settings = small_settings(tmp_path)
+    interrupted(monkeypatch, settings, shop, after_ticks=after_ticks, in_fold=in_fold)
+    resumed = replay.run_replay(settings, events=shop[0], items=shop[1])
+    for name in FILES:
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (whole[0] / f"{name}.jsonl").read_bytes(), name
+    assert resumed["state_digest"] == whole[1]["state_digest"]
+    assert resumed["ledger_chain"] == whole[1]["ledger_chain"]
+
+
+def test_a_replay_promotes_versions_whose_weights_are_stored(whole):
+    notices = [json.loads(line) for line in (whole[0] / "versions.jsonl").read_text().splitlines()]
+    assert [n["event"] for n in notices] == ["initial", *["promote"] * (len(notices) - 1)] and len(notices) > 2
+    assert all((whole[0] / n["url"]).is_file() for n in notices)
+
+
+def test_a_finished_folder_is_not_run_again(shop, whole):
+    before = (whole[0] / "ledger.jsonl").stat().st_mtime_ns
+    again = replay.run_replay(small_settings(whole[0]), events=shop[0], items=shop[1])
+    assert again == json.loads((whole[0] / "summary.json").read_text())
+    assert (whole[0] / "ledger.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_other_settings_is_refused(shop, whole):
+    with pytest.raises(SettingsError, match="other settings"):
+        replay.run_replay(small_settings(whole[0], "slate.n_slots=3"), events=shop[0], items=shop[1])
+
+
+def test_a_folder_of_other_input_is_refused(shop, whole, tmp_path):
+    other = tmp_path / "events.jsonl"
+    other.write_bytes(shop[0].read_bytes()[:-2000])
+    with pytest.raises(SettingsError, match="other input"):
+        replay.run_replay(small_settings(whole[0]), events=other, items=shop[1])
+
+
+def test_an_operational_setting_may_differ_on_resume(monkeypatch, tmp_path, shop, whole):
+    interrupted(monkeypatch, small_settings(tmp_path), shop, after_ticks=2, in_fold=False)
+    resumed = replay.run_replay(small_settings(tmp_path, "checkpoint.every_ms=100"), events=shop[0], items=shop[1])
+    assert resumed["state_digest"] == whole[1]["state_digest"]
+
+
+def test_a_replay_without_its_checkpoints_is_rebuilt_from_the_ledger(monkeypatch, tmp_path, shop, whole):
+    settings = small_settings(tmp_path)
+    interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
+    for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
+        path.write_bytes(b"torn")
+    assert replay.run_replay(settings, events=shop[0], items=shop[1])["state_digest"] == whole[1]["state_digest"]
+
+
+def test_an_input_that_is_mostly_dead_is_refused_with_its_first_position(tmp_path):
+    events = tmp_path / "events.jsonl"
+    events.write_text("not json\n" * 300)
+    with pytest.raises(InputRefused, match=r"events/0 offset 0.*dead_letter_share"):
+        replay.run_replay(small_settings(tmp_path / "out"), events=events)
+
+
+def test_the_refusal_exits_3_and_the_override_finishes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STREAM_REC_PRIVACY__KEY", KEY)
+    events = tmp_path / "events.jsonl"
+    events.write_text("not json\n" * 300)
+    command = ["replay", str(events), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["stream-rec", *command])
+    with pytest.raises(SystemExit, match="3"):
+        main()
+    monkeypatch.setattr("sys.argv", ["stream-rec", *command, "--set", "quality.dead_letter_share=1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "dead_lettered 300" in capsys.readouterr().out
+
+
+def test_a_second_writer_of_the_folder_is_told_so(shop, tmp_path):
+    settings = small_settings(tmp_path)
+    ports = assemble.replay_ports(settings, events=shop[0], items=shop[1], since_ms=None, until_ms=None)
+    try:
+        with pytest.raises(Exception, match="another program is writing"):
+            replay.run_replay(settings, events=shop[0], items=shop[1])
+    finally:
+        assemble.close(ports)
+
+
+def test_since_and_until_take_events_by_their_time(shop, tmp_path):
+    lines = [json.loads(x) for x in Path(shop[0]).read_text().splitlines() if x.startswith('{"event_id"')]
+    assert lines
+    first = small_settings(tmp_path / "a")
+    begin = 1_767_571_200_000 + 86_400_000
+    part = replay.run_replay(first, events=shop[0], items=shop[1], since=begin, until=begin + 86_400_000)
+    ledger = [json.loads(x) for x in (tmp_path / "a" / "ledger.jsonl").read_text().splitlines()]
+    assert 0 < part["consumed"] < len(shop[0].read_text().splitlines())
+    assert max(e["tick"]["cut_at_ms"] for e in ledger if e["kind"] == "tick") < begin + 86_400_000
