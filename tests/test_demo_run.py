@@ -1,0 +1,94 @@
+"""The demo: a small simulated shop from end to end, and what it publishes against the shipped schemas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from rich.console import Console
+
+from stream_rec import demo_run
+from stream_rec.codec import SCHEMA_DIR
+from stream_rec.errors import SettingsError
+from stream_rec.simulate import Shop
+from tests.shop_files import SMALL, small_settings
+
+SCHEMAS = {"slates": "slate", "versions": "version", "dead-letters": "dead-letter", "ledger": "ledger"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """(run folder, summary, shop, what the person saw) of a demo of three days."""
+    out, shop = tmp_path_factory.mktemp("demo"), Shop(1, SMALL)
+    console = Console(record=True, width=100, file=Path("/dev/null").open("w"))
+    with console.file:
+        summary = demo_run.run_demo(small_settings(out), console, shop=shop)
+    return out, summary, shop, console.export_text()
+
+
+def records(folder, topic):
+    return [json.loads(line) for line in (folder / f"{topic}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("topic", SCHEMAS)
+def test_every_published_record_fits_its_schema(demo, topic):
+    schema = json.loads((Path(SCHEMA_DIR) / f"{SCHEMAS[topic]}.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    found = records(demo[0], topic)
+    assert found
+    for record in found:
+        check.validate(record)
+
+
+def test_visitors_see_published_slates_and_their_clicks_are_joined_exactly(demo):
+    joins = demo[1]["joins"]
+    assert joins["exposed"] > 100
+    assert joins["exact"] > 0.9 * (joins["exact"] + joins["implied"])
+
+
+def test_every_record_of_the_shop_is_accounted_for(demo):
+    summary = demo[1]
+    outcomes = ("accepted", "duplicate", "late", "dead_lettered", "ignored")
+    assert summary["consumed"] == sum(summary[outcome] for outcome in outcomes)
+    assert summary["consumed"] == sum(line["consumed"] for line in records(demo[0], "metrics"))
+
+
+def test_the_person_gets_a_table_a_picture_and_the_paths(demo):
+    folder, text = demo[0], demo[3]
+    assert "Recall@20 at the next visit" in text
+    assert (folder / "figures" / "learning.png").read_bytes()[:4] == b"\x89PNG"
+    assert all((folder / name).exists() for name in ("summary.json", "slates.jsonl", "checkpoints", "weights"))
+
+
+def test_a_slate_is_deterministic_greedy_and_names_what_made_it(demo):
+    slates = records(demo[0], "slates")
+    versions = {notice["version"] for notice in records(demo[0], "versions")}
+    assert {slate["model_version"] for slate in slates} <= versions
+    for slate in slates:
+        scores = [slot["score"] for slot in slate["slots"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(slot["deterministic"] and slot["utility"] is None for slot in slate["slots"])
+        assert [slot["position"] for slot in slate["slots"]] == list(range(len(slate["slots"])))
+
+
+def test_no_two_slates_share_a_decision_id(demo):
+    decisions = [slate["decision_id"] for slate in records(demo[0], "slates")]
+    assert len(decisions) == len(set(decisions))
+
+
+def test_nothing_is_recommended_after_it_was_delisted_or_sold_out(demo):
+    assert any(slate["cause"] == "item_lost" for slate in records(demo[0], "slates"))
+
+
+def test_the_same_seed_gives_the_same_run(demo, tmp_path):
+    again = demo_run.run_demo(small_settings(tmp_path), Console(quiet=True), shop=Shop(1, SMALL))
+    assert (again["state_digest"], again["ledger_chain"]) == (demo[1]["state_digest"], demo[1]["ledger_chain"])
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingsError):
+        demo_run.run_demo(small_settings(tmp_path), Console(quiet=True), shop=Shop(1, SMALL))
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
