@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
+import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
 
-Column = np.ndarray[Any, np.dtype[Any]] | list[str] | list[bytes]
+Array = np.ndarray[Any, np.dtype[Any]]
+Column = Array | list[str] | list[bytes]
 Snapshot = dict[str, Any]
 """Column name to a private copy of the array or list; under "" the scalars as one JSON-able dict."""
 
 Half = Literal["facts", "learned"]
 SCALARS = ""
+SPARED_BYTES = 1 << 20
+"""Columns from this size on are copied into spare memory."""
+MAX_SPARES = 2
+"""Copies of a column whose memory is kept: one may still be on its way to the disk while the next is made."""
 
 
 class Component:
@@ -43,9 +50,13 @@ class Component:
         """Recompute `derived` from columns and scalars; called after `restore`."""
 
     def snapshot(self) -> Snapshot:
-        """Copy the state: fast, on the loop. The copy shares nothing mutable with the component."""
+        """Copy the state: fast, on the loop. The copy shares nothing mutable with the component.
+
+        Large columns are copied into memory that earlier snapshots, which nobody holds any more, have left behind:
+        the first touch of fresh memory costs several times the copy itself.
+        """
         n = self.used()
-        out: Snapshot = {name: _copy(getattr(self, name), n) for name in self.columns}
+        out: Snapshot = {name: self._copy(name, n) for name in self.columns}
         out[SCALARS] = {name: copy.deepcopy(getattr(self, name)) for name in self.scalars}
         return out
 
@@ -56,6 +67,19 @@ class Component:
         for name in self.scalars:
             setattr(self, name, copy.deepcopy(snapshot[SCALARS][name]))
         self.rebuild()
+        # Nobody waits for the loop yet, so the memory that the first snapshot takes is touched now.
+        self.snapshot()
+
+    def _copy(self, name: str, n: int | None) -> Any:
+        column = getattr(self, name)
+        if isinstance(column, list):
+            return column.copy()
+        if column.nbytes < SPARED_BYTES:
+            return column.copy() if n is None else column[:n].copy()
+        spares = _SPARES.setdefault(self, {}).setdefault(name, _Spares())
+        out = spares.take(column)[:n]
+        np.copyto(out, column[:n])
+        return out
 
     def used_limit(self) -> bool:
         """Whether `snapshot` trims columns to `used()` rows."""
@@ -66,10 +90,41 @@ class Component:
         return sum(c.nbytes for name in self.columns if isinstance(c := getattr(self, name), np.ndarray))
 
 
-def _copy(column: Any, n: int | None) -> Any:
-    if isinstance(column, list):
-        return column.copy()
-    return column.copy() if n is None else column[:n].copy()
+class _Spares:
+    """Memory for copies of one column. It is lent as a view, so the references to an array tell whether it is lent."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Array] = []
+
+    def take(self, like: Array) -> Array:
+        """A view of an array like the given one that nobody else refers to; its content is arbitrary.
+
+        >>> spares, column = _Spares(), np.zeros(3)
+        >>> first, second = spares.take(column), spares.take(column)
+        >>> address = first.ctypes.data
+        >>> del first
+        >>> second.ctypes.data != address, spares.take(column).ctypes.data == address
+        (True, True)
+        """
+        self._arrays = [array for array in self._arrays if (array.shape, array.dtype) == (like.shape, like.dtype)]
+        for at in range(len(self._arrays)):
+            if _references(self._arrays, at) == _UNLENT:
+                return self._arrays[at][:]
+        fresh = np.empty_like(like)
+        if len(self._arrays) < MAX_SPARES:
+            self._arrays.append(fresh)
+        return fresh[:]
+
+
+def _references(arrays: list[Array], at: int) -> int:
+    return sys.getrefcount(arrays[at])
+
+
+_UNLENT = _references([np.empty(0)], 0)
+"""References to an array that only its list holds."""
+
+_SPARES: weakref.WeakKeyDictionary[Component, dict[str, _Spares]] = weakref.WeakKeyDictionary()
+"""No state: what they hold is overwritten before it is seen."""
 
 
 def _put_back(current: Any, saved: Any, trimmed: bool) -> Any:
