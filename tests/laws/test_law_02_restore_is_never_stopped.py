@@ -142,7 +142,7 @@ def test_every_attribute_of_every_component_is_declared() -> None:
             kind = type(part)
             declared = {*kind.columns, *kind.scalars, *kind.derived, *kind.fixed}
             assert set(vars(part)) - declared == set(), f"{name}, {inner}: state outside the table"
-            assert declared - {a for a in dir(part)} == set(), f"{name}, {inner}: declared and not there"
+            assert declared - set(dir(part)) == set(), f"{name}, {inner}: declared and not there"
 
 
 def test_fixed_attributes_never_change() -> None:

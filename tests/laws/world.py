@@ -154,6 +154,11 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
 # ---- running
 
 
+def new_broker() -> MemoryBroker:
+    """Empty topics, two partitions of events."""
+    return MemoryBroker({"control": 1, "items": 1, "events": 2})
+
+
 class World:
     """The loop of a live worker over one broker, killed and started again at will.
 
@@ -162,6 +167,7 @@ class World:
         broker: what outlives a crash; made when not given.
         n_polls: looks at the weight store until a version is durable.
         checkpoint_every: ticks between two checkpoints; 0 for none.
+        recovered: whether the first process starts at once.
     """
 
     def __init__(
@@ -171,12 +177,14 @@ class World:
         *,
         n_polls: int = 0,
         checkpoint_every: int = 0,
+        recovered: bool = True,
     ) -> None:
         self.sets, self.n_polls, self.checkpoint_every = tuple(sets), n_polls, checkpoint_every
-        self.broker = broker or MemoryBroker({"control": 1, "items": 1, "events": 2})
+        self.broker = broker or new_broker()
         self.clock = ManualClock()
         self.on_commit: Callable[[Tick, Effects], None] | None = None
-        self.start()
+        if recovered:
+            self.start()
 
     def start(self, faults: Faults | None = None, *, with_checkpoints: bool = True) -> None:
         """A new process over the broker, recovered."""
