@@ -32,15 +32,14 @@ from tests.bench.bench_stream import Run, cpu_us, facts_of
 from tests.bench.traffic import TICK, Traffic
 
 N_EVENTS = 10_000_000
-POINT = 100
-"""Ticks of one point of the plot."""
 PICTURE = Path("bench-out/state.png")
 
 
 class Course:
-    """Memory and cost over the run, a point every `POINT` ticks."""
+    """Memory and cost over the run, a point every `stride` ticks."""
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
         self.at: list[int] = []
         self.rss_mb: list[float] = []
         self.us: list[float] = []
@@ -52,10 +51,10 @@ class Course:
         """Note one tick's microseconds of CPU an event, and those of a bare decode: how fast the machine is now."""
         self.ticks_us.append(tick_us)
         self.bare_us.append(bare_us)
-        if len(self.ticks_us) % POINT == 0:
+        if len(self.ticks_us) % self.stride == 0:
             self.at.append(n_events)
             self.rss_mb.append(self._process.memory_info().rss / 1e6)
-            self.us.append(float(np.median(self.ticks_us[-POINT:])))
+            self.us.append(float(np.median(self.ticks_us[-self.stride :])))
 
     def million(self, nth: int, size: int) -> tuple[float, float, float]:
         """Microseconds an event in the ticks of the nth `size` events, from 0: median, mean, median bare decode."""
@@ -71,7 +70,7 @@ def components(facts: Facts) -> dict[str, Component]:
 
 def run(n_events: int) -> tuple[Facts, Course]:
     """Fold the events."""
-    traffic, course = Traffic(1, n_users=1_000_000), Course()
+    traffic, course = Traffic(1, n_users=1_000_000), Course(max(1, n_events // TICK // 100))
     fold, decode = Run(traffic), msgspec.json.Decoder(StrictEvent).decode
     gc.collect()
     gc.freeze()
@@ -144,7 +143,7 @@ def main(n_events: int) -> None:
     n_parts = n_events // size
     for nth in range(n_parts):
         middle, mean, bare = course.million(nth, size)
-        rss = course.rss_mb[min(len(course.rss_mb) - 1, (nth + 1) * size // TICK // POINT)]
+        rss = course.rss_mb[min(len(course.rss_mb) - 1, (nth + 1) * size // TICK // course.stride)]
         say(f"{(nth + 1) * size / 1e6:6.1f} M events  {middle:6.2f} us median  {mean:6.2f} us mean")
         say(f"  x{middle / bare:5.2f} of the bare decode  {rss:7.0f} MB\n")
     (second, _, bare), (last, _, last_bare) = course.million(1, size), course.million(n_parts - 1, size)
