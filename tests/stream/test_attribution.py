@@ -68,6 +68,26 @@ def test_weak_join_looks_only_at_what_was_shown_before() -> None:
     assert joiner.feedback(Kind.CLICK, ANN, JUG, "", 999).status == "none"
 
 
+def test_weak_join_takes_the_newest_exposure_that_showed_the_item() -> None:
+    joiner = shop()
+    show(joiner, (JUG,), at_ms=1000)
+    joiner.publish(ANN, 1, "d2", at_ms=1500, items=[CUP, JUG])
+    joiner.publish(ANN, 1, "d3", at_ms=1600, items=[CUP])
+    show(joiner, (CUP, JUG), name="d2", at_ms=2000)
+    show(joiner, (CUP,), name="d3", at_ms=3000)
+    assert joiner.feedback(Kind.CLICK, ANN, JUG, "", 4000).position == 1
+    assert labels_of(joiner, DAY_MS) == {(ANN, 1000): {JUG: 0}, (ANN, 2000): {CUP: 0, JUG: WEAK}, (ANN, 3000): {CUP: 0}}
+
+
+def test_decision_that_made_room_is_still_known_while_its_exposure_waits() -> None:
+    joiner = shop()
+    show(joiner, (CUP,))
+    for k in range(2, 5):
+        joiner.publish(ANN, 1, f"d{k}", at_ms=k, items=[PAN])
+    assert show(joiner, (JUG,), at_ms=1500) == "repeated"
+    assert joiner.feedback(Kind.CLICK, ANN, JUG, "d1", 2000).status == "exact"
+
+
 def test_published_but_never_shown_slate_joins_nothing_weakly() -> None:
     assert shop().feedback(Kind.PURCHASE, ANN, JUG, "", 2000).status == "none"
 

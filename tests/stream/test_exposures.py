@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stream_rec.component import digest
 from stream_rec.events import MISSING
+from stream_rec.stream.decisions import Decisions
 from stream_rec.stream.early import EarlyFeedback
 from stream_rec.stream.exposures import Exposures
 
@@ -74,20 +75,23 @@ class Oracle:
         return out
 
 
-def unique_times(steps: list[tuple]) -> list[tuple]:
-    """The same steps, with no two exposures shown at one time, so that the oldest is always one."""
-    return [(*step[:3], step[3] * 64 + k) if step[0] == "open" else step for k, step in enumerate(steps)]
+def in_time(steps: list[tuple]) -> list[tuple]:
+    """The same steps in a time that goes on: a list is shown up to 20 steps ago, at a time of its own."""
+    out = []
+    for k, (word, *rest) in enumerate(steps):
+        if word == "forget":
+            out.append((word, *rest))
+        else:
+            out.append((word, *rest[:-1], 100 * (k - rest[-1]) + k * (word == "open")))
+    return out
 
 
-def coarse(steps: list[tuple]) -> list[tuple]:
-    """Steps whose bounds fit the times of `unique_times`."""
-    return [(step[0], step[1] * 64) if step[0] in ("close", "mature") else step for step in steps]
+STEPS = st.lists(STEP, min_size=8, max_size=50).map(in_time)
 
 
 @settings(derandomize=True, deadline=None, max_examples=250)
-@given(st.lists(STEP, max_size=50), st.integers(1, 8))
+@given(STEPS, st.integers(1, 8))
 def test_exposures_equal_a_list_with_the_same_rules(steps: list[tuple], capacity: int) -> None:
-    steps = coarse(unique_times(steps))
     exposures, oracle = Exposures(capacity, 3), Oracle(capacity)
     said = [s[3] for s, (word, *_) in zip(perform(exposures, steps), steps, strict=True) if word in ("close", "mature")]
     assert said == oracle.perform(steps)
@@ -99,17 +103,24 @@ def test_exposures_equal_a_list_with_the_same_rules(steps: list[tuple], capacity
         assert ([] if row == MISSING else [int(exposures.serial[row])]) == found
 
 
-@settings(derandomize=True, deadline=None, max_examples=250)
-@given(st.lists(STEP, max_size=50), st.integers(0, 50), st.integers(1, 8))
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(STEPS, st.integers(1, 8))
+def test_exposures_restored_at_any_step_find_the_same(steps: list[tuple], capacity: int) -> None:
+    exposures, twin = Exposures(capacity, 3), Exposures(capacity, 3)
+    for step in steps:
+        perform(exposures, [step])
+        twin.restore(exposures.snapshot())
+        assert digest(twin.snapshot()) == digest(exposures.snapshot())
+        assert [twin.find(key) for key in range(1, 5)] == [exposures.find(key) for key in range(1, 5)]
+        assert [chain(twin, user) for user in range(3)] == [chain(exposures, user) for user in range(3)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(STEPS, st.integers(0, 50), st.integers(1, 8))
 def test_restored_exposures_go_on_as_if_never_stopped(steps: list[tuple], cut: int, capacity: int) -> None:
     exposures, twin = Exposures(capacity, 3), Exposures(capacity, 3)
     perform(exposures, steps[:cut])
-    perform(twin, steps[cut:])
     twin.restore(exposures.snapshot())
-    assert digest(twin.snapshot()) == digest(exposures.snapshot())
-    for key in range(1, 5):
-        assert twin.find(key) == exposures.find(key)
-    assert [chain(twin, user) for user in range(3)] == [chain(exposures, user) for user in range(3)]
     assert perform(twin, steps[cut:]) == perform(exposures, steps[cut:])
     assert digest(twin.snapshot()) == digest(exposures.snapshot())
 
@@ -166,3 +177,37 @@ def test_early_actions_wait_in_order_until_taken_or_overtaken(steps: list[tuple]
     assert said + wait(twin, steps[cut:], start=cut) == expected
     wait(early, steps[cut:], start=cut)
     assert digest(early.snapshot()) == digest(twin.snapshot())
+
+
+SLATE = st.tuples(st.integers(-1, 3), st.integers(1, 2), st.integers(0, 30))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(st.one_of(SLATE, st.integers(-1, 3)), min_size=5, max_size=40), st.integers(3, 8))
+def test_decisions_restored_at_any_step_serve_the_same(steps: list[tuple | int], capacity: int) -> None:
+    decisions, twin = Decisions(capacity, 2), Decisions(capacity, 2)
+    for k, step in enumerate(steps):
+        if isinstance(step, int):
+            decisions.forget_users([step])
+        else:
+            decisions.publish(step[0], step[1], step[2], at_ms=k, items=[k])
+        twin.restore(decisions.snapshot())
+        asked = [(user, born, at) for user in range(-1, 4) for born in (1, 2) for at in (k, k + 1)]
+        assert [twin.in_force(*a, 99) for a in asked] == [decisions.in_force(*a, 99) for a in asked]
+        assert [twin.find(d) for d in range(31)] == [decisions.find(d) for d in range(31)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(SLATE, max_size=40, unique_by=lambda s: s[2]))
+def test_slate_in_force_is_the_newer_of_the_users_last_two_before(slates: list[tuple]) -> None:
+    decisions = Decisions(64, 2)
+    published: dict[int, list[tuple[int, int]]] = {}
+    for k, (user, born, decision) in enumerate(slates):
+        decisions.publish(user, born, decision, at_ms=k, items=[k])
+        last = [entry for entry in published.get(user, []) if entry[0] == born]
+        published[user] = [*last, (born, k)][-2:]
+    for user in range(-1, 4):
+        for at_ms in range(len(slates) + 1):
+            before = [k for born, k in published.get(user, []) if born == 1 and k < at_ms]
+            row = decisions.in_force(user, 1, at_ms, 99)
+            assert ([] if row == MISSING else [int(decisions.items[row, 0])]) == before[-1:]
