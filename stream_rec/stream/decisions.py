@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stream_rec.events import MISSING
-from stream_rec.stream.rows import I32, I64, Bools, Rows, RowTable, smallest
+from stream_rec.stream.rows import I32, Bools, Rows, RowTable, smallest
 
 EVERYBODY = MISSING
 """User row of the `*` slate."""
+
+FEW = 8
+"""Item rows up to this number are looked for one by one: quicker than through a table."""
 
 PER_USER = 2
 """Decisions kept of each user: a page may still show the one before the last."""
@@ -131,22 +134,19 @@ class Decisions(RowTable):
 
     def holding(self, items: ArrayLike) -> I32:
         """User rows, ascending, whose newest slate names one of the given item rows; `*` is left out."""
-        rows = np.array([rows[0] for user, rows in self._rows_of_user.items() if user != EVERYBODY], np.intp)
-        wanted = np.asarray(items, np.int32)
-        wanted = wanted[wanted >= 0]
-        if not len(rows) or not len(wanted):
-            return np.zeros(0, np.int32)
-        return np.unique(self.user[rows[_among(self.items[rows], wanted).any(axis=1)]])
+        rows = naming(self.items[: self.n_rows], self._held(), items)
+        rows_of = self._rows_of_user
+        users = zip(rows.tolist(), self.user[rows].tolist(), strict=True)
+        newest = {user for row, user in users if user != EVERYBODY and rows_of[user][0] == row}
+        return np.array(sorted(newest), np.int32)
 
     def forget_users(self, users: Sequence[int]) -> None:
         """Drop the slates of users who are no more."""
-        for user in users:
-            self._drop(self._rows_of_user.get(user, ()))
+        self._drop([row for user in dict.fromkeys(users) for row in self._rows_of_user.get(user, ())])
 
     def forget_items(self, items: Sequence[int]) -> None:
         """Take items that are no more out of every slate."""
-        held = np.flatnonzero(self._held())
-        blank_items(self.items, held, items)
+        blank_items(self.items[: self.n_rows], self._held(), items)
 
     def _held(self) -> Bools:
         return np.asarray(self.serial[: self.n_rows] > 0)
@@ -168,18 +168,31 @@ class Decisions(RowTable):
         return n_unshown
 
 
-def _among(matrix: I32, wanted: I32) -> Bools:
-    """Which entries are among `wanted` (row numbers, none negative)."""
-    table = np.zeros(int(max(wanted.max(initial=0), matrix.max(initial=0))) + 2, np.bool_)
-    table[wanted] = True
-    return table[matrix]
+def naming(items: I32, held: Bools, wanted: ArrayLike) -> Rows:
+    """Held rows of an item matrix (or column) that name one of the wanted item rows, ascending."""
+    flat = items.reshape(-1)
+    found = np.flatnonzero(_among(flat, wanted)) // max(1, flat.size // max(1, len(items)))
+    found = found[held[found]]
+    return found[np.flatnonzero(np.diff(found, prepend=MISSING))]
 
 
-def blank_items(matrix: I32, rows: Rows | I64, items: Sequence[int]) -> None:
-    """Write MISSING over the given item rows in the given rows of an item matrix."""
-    wanted = np.asarray(items, np.int32)
-    wanted = wanted[wanted >= 0]
-    if len(wanted) and len(rows):
-        block = matrix[rows]
-        block[_among(block, wanted)] = MISSING
-        matrix[rows] = block
+def _among(items: I32, wanted: ArrayLike) -> Bools:
+    rows = np.unique(np.asarray(wanted, np.int32))
+    rows = rows[rows >= 0]
+    if len(rows) <= FEW:
+        found = np.zeros(items.shape, np.bool_)
+        for row in rows:
+            found |= items == row
+        return found
+    # The last entry, which MISSING looks up, stays False.
+    table = np.zeros(int(max(rows[-1], items.max(initial=0))) + 2, np.bool_)
+    table[rows] = True
+    return table[items]
+
+
+def blank_items(items: I32, held: Bools, gone: ArrayLike) -> None:
+    """Write MISSING over the item rows `gone` in the held rows of an item matrix or column."""
+    rows = naming(items, held, gone)
+    block = items[rows]
+    block[_among(block, gone)] = MISSING
+    items[rows] = block

@@ -64,5 +64,4 @@ class EarlyFeedback(Component):
 
     def forget_items(self, items: Sequence[int]) -> None:
         """Make the actions on the given item rows match nothing."""
-        waiting = np.flatnonzero(self.key)
-        blank_items(self.item, waiting, items)
+        blank_items(self.item, self.key != 0, items)

@@ -242,7 +242,7 @@ class Exposures(RowTable):
 
     def forget_items(self, items: Sequence[int]) -> None:
         """Take items that are no more out of every list."""
-        blank_items(self.items, np.flatnonzero(self._held()), items)
+        blank_items(self.items[: self.n_rows], self._held(), items)
 
     def _held(self) -> Bools:
         return np.asarray(self.serial[: self.n_rows] > 0)

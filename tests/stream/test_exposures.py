@@ -211,3 +211,25 @@ def test_slate_in_force_is_the_newer_of_the_users_last_two_before(slates: list[t
             before = [k for born, k in published.get(user, []) if born == 1 and k < at_ms]
             row = decisions.in_force(user, 1, at_ms, 99)
             assert ([] if row == MISSING else [int(decisions.items[row, 0])]) == before[-1:]
+
+
+LISTS = st.lists(st.tuples(st.integers(-1, 3), st.lists(st.integers(0, 30), max_size=3, unique=True)), max_size=12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(LISTS, st.lists(st.integers(-1, 40), max_size=16))
+def test_item_is_found_and_taken_out_wherever_a_slate_names_it(slates: list[tuple], items: list[int]) -> None:
+    decisions, held = Decisions(16, 3), {}
+    for k, (user, listed) in enumerate(slates):
+        decisions.publish(user, 1, k + 1, at_ms=k, items=listed)
+        held[user] = [*held.get(user, []), (k + 1, listed)][-2:]
+    newest = {user: lists[-1][1] for user, lists in held.items() if user >= 0}
+    assert decisions.holding(items).tolist() == sorted(u for u, listed in newest.items() if set(listed) & set(items))
+    decisions.forget_items(items)
+    for _, lists in sorted(held.items()):
+        for decision, listed in lists:
+            left = [MISSING if item in items else item for item in listed]
+            assert decisions.items[decisions.find(decision)].tolist() == (left + [MISSING] * 3)[:3]
+    twin = Decisions(16, 3)
+    twin.restore(decisions.snapshot())
+    assert digest(twin.snapshot()) == digest(decisions.snapshot())
