@@ -146,6 +146,8 @@ class Intake:
         unservable = self._catalogue(batch)
         events = self._judge(tick, records, batch)
         lines = self._locate(events)
+        # Before anything is joined: a row that changed hands in this tick must not be taken for its former holder.
+        evicted_items = self._clear()
         served = self._served(lines)
         self._impressions(events, lines, batch.verdicts)
         source, position = self._join(lines)
@@ -155,7 +157,6 @@ class Intake:
         watermark_ms = facts.watermarks.advance()
         facts.window.evict(watermark_ms)
         facts.joiner.mature(watermark_ms)
-        evicted_items = self._clear()
         return Taken(
             lines=lines,
             source=source,
@@ -190,18 +191,21 @@ class Intake:
         wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + self._rules.in_future_ms
         heads = [batch.lines[i] for i in batch.starts]
         # A record of several events is judged by the first of them.
-        here = list({line.record: line for line in reversed(heads)}.values())[::-1]
-        if wild or max((line.at_ms for line in here), default=0) > horizon_ms:
+        here = heads
+        if len({line.record for line in heads}) < len(heads):
+            here = list({line.record: line for line in reversed(heads)}.values())[::-1]
+        if wild or max([line.at_ms for line in here], default=0) > horizon_ms:
             for line in here:
                 where = records[line.record]
                 if line.at_ms > horizon_ms or (where.partition, where.offset) in wild:
                     verdicts[line.record] = ("dead_lettered", "in_future")
             here = [line for line in here if verdicts[line.record] is None]
         new = facts.dedupe.admit_many([line.event for line in here])
-        for line, is_new in zip(here, new, strict=True):
-            if not is_new:
-                verdicts[line.record] = ("duplicate", "event_id")
-        here = [line for line, is_new in zip(here, new, strict=True) if is_new]
+        if not all(new):
+            for line, is_new in zip(here, new, strict=True):
+                if not is_new:
+                    verdicts[line.record] = ("duplicate", "event_id")
+            here = list(compress(here, new))
         late = facts.watermarks.judge_many(
             [records[line.record].partition for line in here], [line.at_ms for line in here]
         )
