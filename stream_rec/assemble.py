@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from stream_rec import config
 from stream_rec.adapters.registry import ADAPTERS
 from stream_rec.errors import SettingsError
@@ -47,6 +49,8 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
     Raises:
         SettingsError: there is no privacy key.
     """
+    # A sum over two threads is another sum: one thread makes the bytes the same on every machine of a build.
+    threadpool_limits(1)
     key = config.privacy_key(settings)
     facts = facts_of(settings)
     learner = learner_of(settings)

@@ -10,10 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
+from numpy._core._multiarray_umath import __cpu_features__
 
 from stream_rec import __version__
 
-LIBRARIES = ("cryptography", "msgspec", "numpy", "safetensors")
+LIBRARIES = ("cryptography", "msgspec", "numpy", "safetensors", "threadpoolctl")
 
 
 @cache
@@ -29,9 +30,17 @@ def describe() -> dict[str, str]:
         "source": source.hexdigest()[:16],
         "python": platform.python_version(),
         "machine": f"{sys.platform}-{platform.machine()}",
+        "cpu": _instruction_set(),
+        "threads": "1",
         "device": "cpu",
         **libraries,
     }
+
+
+def _instruction_set() -> str:
+    """Digest of the instruction sets that numpy may dispatch to; another set may round otherwise."""
+    features = sorted(name for name, there in __cpu_features__.items() if there)
+    return hashlib.sha256(" ".join(features).encode()).hexdigest()[:16]
 
 
 @cache

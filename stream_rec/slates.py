@@ -169,12 +169,14 @@ class SlateStage:
 
     def _encode(self, frame: dict[str, Any], rows: Sequence[int], ranked: Ranked, cause: str) -> list[Output]:
         ids, encode = self._items.ids, msgspec.json.encode
-        out = []
+        tick, out = frame["statistics_tick"], []
+        keys = [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
+        decisions = [self._decision(tick, key, cause) for key in keys]
+        born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
+        self._joiner.publish_many(rows, born, decisions, at_ms=frame["event_at"], items=ranked.items)
         items, reasons = ranked.items.tolist(), ranked.reasons.tolist()
         scores = ranked.scores.astype(np.float64).round(6).tolist()
-        for b, row in enumerate(rows):
-            key = EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex()
-            decision = self._decision(frame["statistics_tick"], key, cause)
+        for b, key in enumerate(keys):
             shown = [
                 {
                     "item_id": ids[item],
@@ -188,10 +190,8 @@ class SlateStage:
                 for k, item in enumerate(items[b])
                 if item != MISSING
             ]
-            slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
+            slate = {"user_key": key, "decision_id": decisions[b], "cause": cause, **frame, "slots": shown}
             out.append(Output(Topic.SLATES, key.encode(), encode(slate)))
-            born = MISSING if row == MISSING else int(self._users.born[row])
-            self._joiner.publish(row, born, decision, at_ms=frame["event_at"], items=ranked.items[b][: len(shown)])
         return out
 
     def _decision(self, tick: int, key: str, cause: str) -> str:

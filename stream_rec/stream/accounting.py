@@ -75,7 +75,8 @@ class Accounting(Component):
             if known >= AT_LEAST and n_died > self.share * known:
                 raise InputRefused(
                     f"{n_died} of the last {known} records of topic '{topic}' cannot be used, "
-                    f"the first at {self.first_bad[at]}; look at them with `stream-rec dead-letters list`, mend the producer or `events.format`, "
+                    f"the first at {self.first_bad[at]}; look at them with "
+                    "`stream-rec dead-letters list`, mend the producer or `events.format`, "
                     "or go on regardless with --set quality.dead_letter_share=1"
                 )
 

@@ -1,1 +1,0 @@
-"""From scores to the slate that is shown. Knows no transport and no clock."""
