@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-from numpy._core._multiarray_umath import __cpu_features__
+import numpy as np
 
 from stream_rec import __version__
 
@@ -39,8 +39,8 @@ def describe() -> dict[str, str]:
 
 def _instruction_set() -> str:
     """Digest of the instruction sets that numpy may dispatch to; another set may round otherwise."""
-    features = sorted(name for name, there in __cpu_features__.items() if there)
-    return hashlib.sha256(" ".join(features).encode()).hexdigest()[:16]
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:16]
 
 
 @cache
