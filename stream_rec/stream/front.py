@@ -116,7 +116,9 @@ class Front:
         return self._sealer.seal(record, reason=reason, stage=quality.stage_of(reason))
 
     def _event(self, index: int, record: Record, batch: FrontBatch, words: list[str]) -> None:
-        value = self._value(record)
+        value = record.value
+        if value is None or len(value) > self._max_record_bytes:
+            value = self._value(record)
         if self._adapter is None and not record.headers:
             # Most records have the exact form of the schema: one typed decode, nothing to repair or count. It refuses
             # what the schema does not name before it descends, so that depth needs no check.

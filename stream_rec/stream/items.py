@@ -99,16 +99,14 @@ class ItemTable(RowTable):
     def rows(self, item_ids: Sequence[str], serial: int) -> I32:
         """`row` of many event lines at once, in order: int32[len(item_ids)], the same rows and the same state."""
         find = self._index.get
-        found = list(map(find, item_ids, repeat(MISSING)))
-        if MISSING in found:
-            fresh = dict.fromkeys(i for i, row in zip(item_ids, found, strict=True) if row == MISSING and i)
+        rows = np.array(list(map(find, item_ids, repeat(MISSING))), dtype=np.int32)
+        unknown = [item_ids[i] for i in np.flatnonzero(rows < 0).tolist()]
+        if fresh := dict.fromkeys(filter(None, unknown)):
             if len(fresh) > self.room:
                 return np.array([self.row(item_id, serial) for item_id in item_ids], dtype=np.int32)
             for item_id in fresh:
                 self._insert(item_id, serial)
-            if fresh:
-                found = list(map(find, item_ids, repeat(MISSING)))
-        rows = np.array(found, dtype=np.int32)
+            rows = np.array(list(map(find, item_ids, repeat(MISSING))), dtype=np.int32)
         named = rows[rows >= 0]
         self.used_at[named] = np.arange(self.n_touches + 1, self.n_touches + 1 + len(named))
         self.n_touches += len(named)
