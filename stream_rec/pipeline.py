@@ -147,12 +147,13 @@ class Pipeline:
         return Effects(outputs=outputs, weights=weights, counts=counts)
 
     def _catalogue_before(self, servable: Array, taken: Taken) -> Catalogue:
-        """The items of which a tick's examples could have been shown: those servable before it (law 7)."""
+        """What a tick's examples are compared with: items known before it, and of these the ones servable (law 7)."""
         items = self.facts.items
+        known = np.arange(items.n) < len(servable)
+        known[taken.evicted_items] = False
         could = np.zeros(items.n, np.bool_)
         could[: len(servable)] = servable
-        could[taken.evicted_items] = False
-        return Catalogue(items.n, could, items.born[: items.n])
+        return Catalogue(items.n, could & known, items.born[: items.n], known)
 
     def _batch(self, tick: Tick, taken: Taken) -> TickBatch:
         lines, users = taken.lines, self.facts.users

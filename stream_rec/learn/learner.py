@@ -334,7 +334,8 @@ class Learner:
             high = min(low + size, len(wanted))
             rows = everyone.pick(np.arange(low, high))
             x = self.scorer.inputs(rows, shared, universe, catalogue)
-            out.append(training.examples(wanted, x, universe, low=low, high=high))
+            if not catalogue.nothing_known:
+                out.append(training.examples(wanted, x, universe, low=low, high=high))
             if scored is not None:
                 values = self.versions.champion.value[wanted.task], self.versions.learner.value[wanted.task]
                 logits = ranker.score(x, values[0]), ranker.score(x, values[1])

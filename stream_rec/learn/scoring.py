@@ -44,11 +44,18 @@ class Catalogue:
         n_items: item rows in use.
         servable: rows that may be shown, [n_items]; None = all.
         born: history serial at which a row came into use, [n_items]; None = from the start.
+        known: rows that may be scored at all, as candidates or negatives, [n_items]; None = all.
     """
 
     n_items: int
     servable: Mask | None = None
     born: Ints | None = None
+    known: Mask | None = None
+
+    @property
+    def nothing_known(self) -> bool:
+        """Whether there is no item to compare a target with."""
+        return self.known is not None and not self.known.any()
 
 
 class Scorer:
@@ -76,15 +83,16 @@ class Scorer:
 
     def universe(self, catalogue: Catalogue, rows: Profiles | None = None) -> Rows:
         """Item rows to score, rising: all, or above `full_items` a capped union."""
-        n = catalogue.n_items
+        n, known = catalogue.n_items, None if catalogue.nothing_known else catalogue.known
         if n <= self.full_items:
-            return np.arange(n, dtype=np.int32)
+            return np.arange(n, dtype=np.int32) if known is None else np.flatnonzero(known).astype(np.int32)
         mass = self.statistics.decayed.mass[:n]
         pools = [lists.most(mass[:, i], self.pool_items, np.arange(n, dtype=np.int32)) for i in range(mass.shape[1])]
         if rows is not None:
             pools += [rows.item, self.statistics.together.partners(rows.item, K)]
         joined = np.unique(np.concatenate(pools))
-        return joined[(joined >= 0) & (joined < n)].astype(np.int32)
+        joined = joined[(joined >= 0) & (joined < n)].astype(np.int32)
+        return joined if known is None else joined[known[joined]]
 
     def inputs(self, rows: Profiles, shared: Floats, universe: Rows, catalogue: Catalogue) -> Inputs:
         """Features of some profiles."""

@@ -96,16 +96,7 @@ class Batch:
 
     def tick(self, ranges: Sequence[Sequence[Any]], cut_at_ms: int, log: Any, slates: Iterable[dict[str, Any]]) -> None:
         """Take one tick: its ranges of `log[topic, partition]`, the clock, and the slates it published afterwards."""
-        records = self._in_order(ranges, log)
-        for topic, record in records:
-            if topic == "items":
-                self._item(record)
-            elif topic == "control":
-                self.outcomes["accepted", ""] += 1
-        taken = []
-        for topic, record in records:
-            if topic == "events" and (event := self._judged(record, cut_at_ms)) is not None:
-                taken.append(event)
+        taken = self._taken(self._in_order(ranges, log), cut_at_ms)
         for event in taken:
             for said in event.items:
                 self._carried(said)
@@ -121,6 +112,16 @@ class Batch:
             self.watermark_ms = max(self.watermark_ms, min(self.newest_ms.values()) - self.bound_ms)
         for slate in slates:
             self._publish(slate)
+
+    def _taken(self, records: Sequence[tuple[str, Any]], cut_at_ms: int) -> list[Event]:
+        """The events that count; item records are taken before the first of them."""
+        for topic, record in records:
+            if topic == "items":
+                self._item(record)
+            elif topic == "control":
+                self.outcomes["accepted", ""] += 1
+        judged = [self._judged(record, cut_at_ms) for topic, record in records if topic == "events"]
+        return [event for event in judged if event is not None]
 
     def _in_order(self, ranges: Sequence[Sequence[Any]], log: Any) -> list[tuple[str, Any]]:
         keyed = []

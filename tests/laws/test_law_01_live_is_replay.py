@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream_rec.events import Output, Record, Topic
 from stream_rec.stream.ledger import GENESIS_CHAIN, chain_of
 from stream_rec.worker import Worker
-from tests.laws.world import MINUTE_MS, Folded, World, different, pipeline_of, rng_of, shop_stream
+from tests.laws.world import LAW, MINUTE_MS, Folded, World, different, pipeline_of, rng_of, shop_stream
 
 
 def live(seed: int, n_polls: int) -> World:
@@ -32,7 +32,7 @@ def live(seed: int, n_polls: int) -> World:
     return world
 
 
-@settings(derandomize=True, deadline=None, max_examples=4)
+@settings(LAW, max_examples=4)
 @given(seed=st.integers(0, 2**32), n_polls=st.integers(0, 6))
 def test_a_fresh_pipeline_replays_the_ledger_of_a_live_run_to_the_same_bytes(seed: int, n_polls: int) -> None:
     world = live(seed, n_polls)

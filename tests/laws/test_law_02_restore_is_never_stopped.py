@@ -18,7 +18,7 @@ from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.pipeline import Pipeline
 from stream_rec.stream.tick import Tick
 from tests.laws.walk import fingerprint, parts
-from tests.laws.world import SMALL, World, at_rest, different, digests, pipeline_of, restored, shop_stream
+from tests.laws.world import LAW, SMALL, World, at_rest, different, digests, pipeline_of, restored, shop_stream
 
 Ticks = list[tuple[Tick, list[Record]]]
 
@@ -65,7 +65,7 @@ def continues(pipeline: Pipeline, number: int) -> None:
         assert [name for name in now if now[name] != run.digests[i][name]] == [], f"state after tick {i}"
 
 
-@settings(derandomize=True, deadline=None, max_examples=4)
+@settings(LAW, max_examples=4)
 @given(number=st.integers(1, 30))
 def test_a_restored_pipeline_goes_on_as_if_it_had_never_stopped(number: int) -> None:
     number = min(number, len(ticks()) - 1)

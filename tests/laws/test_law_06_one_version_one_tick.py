@@ -72,7 +72,7 @@ def test_stored_weights_and_the_statistics_of_the_named_tick_give_the_same_slate
         pipeline = pipeline_of()
         pipeline.restore(snapshots)
         version = slates[0]["model_version"]
-        # Nothing of the state but the statistics may count: the weights come from the store, under the name in the slate.
+        # Nothing of the state but the statistics may count: the weights come from the store, by the name.
         pipeline.learner.versions.champion.value = world.broker.weights[version]["ranker"]
         for parameters in (pipeline.learner.versions.challenger, pipeline.learner.versions.learner):
             parameters.value = np.full_like(parameters.value, np.nan)
