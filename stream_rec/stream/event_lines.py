@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Set
-from typing import NamedTuple
+from typing import TypeVar
 
 from stream_rec.codec import Event, EventItem
 from stream_rec.errors import BadRecord
@@ -32,20 +32,10 @@ _NAN = math.nan
 _KINDS: dict[str, int] = {kind.name.lower(): int(kind) for kind in Kind}
 _USUAL = frozenset((None, "EUR", "USD", "GBP"))
 """Currencies that need no look."""
+_T = TypeVar("_T")
 _new_line = tuple.__new__
 
 _Head = tuple[int, int, int, bytes | None, int, int, int, int]
-
-
-class Known(NamedTuple):
-    """An id as cached: blank ones have an empty `stand_in`."""
-
-    number: int
-    stand_in: bytes
-    words: tuple[str, ...]
-
-
-_NONE = Known(0, b"", ())
 
 
 class EventLines:
@@ -60,9 +50,10 @@ class EventLines:
         self._names = pseudonymiser
         self._event = pseudonymiser.event
         self._not_products = not_products
-        self._users: dict[str, Known] = {}
-        self._sessions: dict[str, Known] = {}
-        self._orders: dict[str, Known] = {}
+        # Ids that need no repair, by their text. Bare values, because all else in an entry is cold memory to touch.
+        self._users: dict[str, bytes] = {}
+        self._sessions: dict[str, int] = {}
+        self._orders: dict[str, int] = {}
         self._items: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def lines(
@@ -161,38 +152,46 @@ class EventLines:
 
     def _who(self, event: Event, words: list[str]) -> tuple[bytes | None, int, int, int]:
         """(user, stand-in, session, order) as a line has them."""
-        user = session = order = _NONE
+        user, session, order = b"", 0, 0
         if (raw := event.user_id) is not None:
-            user = self._users.get(raw) or self._add(self._users, raw, "bad_user_id", self._user)
-            if user.words:
-                words += user.words
+            user = self._users.get(raw) or self._user(raw, words)
         if (raw := event.session_id) is not None:
-            session = self._sessions.get(raw) or self._add(self._sessions, raw, "bad_session_id", self._names.session)
-            if session.words:
-                words += session.words
+            session = self._sessions.get(raw) or self._named(
+                self._sessions, raw, name=self._names.session, reason="bad_session_id", words=words
+            )
         if (raw := event.order_id) is not None:
-            order = self._orders.get(raw) or self._add(self._orders, raw, "bad_order_id", self._names.order)
-            if order.words:
-                words += order.words
-        if user.stand_in:
-            return user.stand_in, USER, session.number, order.number
-        if session.stand_in:
-            return session.stand_in, SESSION, session.number, order.number
-        if order.stand_in:
-            return order.stand_in, ORDER, session.number, order.number
+            order = self._orders.get(raw) or self._named(
+                self._orders, raw, name=self._names.order, reason="bad_order_id", words=words
+            )
+        if user:
+            return user, USER, session, order
+        if session:
+            return self._names.session(_clean(event.session_id)).stand_in, SESSION, session, order
+        if order:
+            return self._names.order(_clean(event.order_id)).stand_in, ORDER, session, order
         return None, NOBODY, 0, 0
 
-    def _user(self, raw: str) -> Pseudonym:
-        return Pseudonym(0, self._names.user_key(raw))
+    def _user(self, raw: str, words: list[str]) -> bytes:
+        """The key of a user whose id is not in the cache; empty for a blank id."""
+        clean = raw if _is_plain(raw) else quality.clean_id(raw, "bad_user_id", words)
+        if not clean:
+            return b""
+        key = self._names.user_key(clean)
+        if clean == raw:
+            _keep(self._users, raw, key)
+        return key
 
-    def _add(self, cache: dict[str, Known], raw: str, reason: str, name: Callable[[str], Pseudonym]) -> Known:
-        words: list[str] = []
+    def _named(
+        self, cache: dict[str, int], raw: str, *, name: Callable[[str], Pseudonym], reason: str, words: list[str]
+    ) -> int:
+        """The number of a session or order whose id is not in the cache; 0 for a blank id."""
         clean = raw if _is_plain(raw) else quality.clean_id(raw, reason, words)
-        known = Known(*(name(clean) if clean else Pseudonym(0, b"")), tuple(words))
-        if len(cache) >= MAX_CACHED:
-            cache.clear()
-        cache[raw] = known
-        return known
+        if not clean:
+            return 0
+        number = name(clean).number
+        if clean == raw:
+            _keep(cache, raw, number)
+        return number
 
     def _item_id(self, raw: str | None, words: list[str]) -> str:
         if raw is None:
@@ -203,9 +202,8 @@ class EventLines:
             item_id = quality.clean_id(raw, "bad_item_id", repairs)
             if not item_id:
                 raise BadRecord("bad_item_id", "validate")
-            if len(self._items) >= MAX_CACHED:
-                self._items.clear()
-            known = self._items[raw] = (item_id, tuple(repairs))
+            known = (item_id, tuple(repairs))
+            _keep(self._items, raw, known)
         if known[1]:
             words += known[1]
         return known[0]
@@ -219,6 +217,17 @@ class EventLines:
         elif len(text) > quality.MAX_EVENT_ID or "\0" in text:
             raise BadRecord("bad_event_id", "validate")
         return self._event(text)
+
+
+def _keep(cache: dict[str, _T], raw: str, value: _T) -> None:
+    if len(cache) >= MAX_CACHED:
+        cache.clear()
+    cache[raw] = value
+
+
+def _clean(raw: str | None) -> str:
+    """An id that was found usable, cleaned again; its repairs are counted already."""
+    return quality.clean_id(raw or "", "", [])
 
 
 def _is_plain(raw: str) -> bool:
