@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -67,17 +69,28 @@ class Component:
         for name in self.scalars:
             setattr(self, name, copy.deepcopy(snapshot[SCALARS][name]))
         self.rebuild()
-        # Nobody waits for the loop yet, so the memory that the first snapshot takes is touched now.
-        self.snapshot()
+        self._warm()
+
+    def _warm(self) -> None:
+        """Touch, beside the loop, the memory that the next snapshot will take."""
+        n = self.used()
+        large = [name for name in self.columns if _is_large(getattr(self, name))]
+        lent = [self._lend(name)[:n] for name in large]
+        if sum(view.nbytes for view in lent) >= SPARED_BYTES:
+            # What the thread holds counts as lent, so a snapshot that comes too early takes other memory.
+            threading.Thread(target=_touch, args=(lent,), name="warm", daemon=True).start()
+
+    def _lend(self, name: str) -> Array:
+        spares = _SPARES.setdefault(self, {}).setdefault(name, _Spares())
+        return spares.take(getattr(self, name))
 
     def _copy(self, name: str, n: int | None) -> Any:
         column = getattr(self, name)
         if isinstance(column, list):
             return column.copy()
-        if column.nbytes < SPARED_BYTES:
+        if not _is_large(column):
             return column.copy() if n is None else column[:n].copy()
-        spares = _SPARES.setdefault(self, {}).setdefault(name, _Spares())
-        out = spares.take(column)[:n]
+        out = self._lend(name)[:n]
         np.copyto(out, column[:n])
         return out
 
@@ -116,6 +129,15 @@ class _Spares:
         return fresh[:]
 
 
+def _is_large(column: Any) -> bool:
+    return isinstance(column, np.ndarray) and column.nbytes >= SPARED_BYTES
+
+
+def _touch(views: list[Array]) -> None:
+    while views:
+        views.pop().fill(0)
+
+
 def _references(arrays: list[Array], at: int) -> int:
     return sys.getrefcount(arrays[at])
 
@@ -136,6 +158,13 @@ def _put_back(current: Any, saved: Any, trimmed: bool) -> Any:
         raise ValueError("the snapshot holds more rows than this component's capacity")
     current[: len(saved)] = saved
     return current
+
+
+def restore_all(components: Mapping[str, Component], snapshots: Mapping[str, Snapshot]) -> None:
+    """Put a whole state back into fresh components, two at a time: most of it is memory touched for the first time."""
+    largest_first = sorted(components, key=lambda name: -components[name].n_bytes())
+    with ThreadPoolExecutor(2, thread_name_prefix="restore") as pool:
+        list(pool.map(lambda name: components[name].restore(snapshots[name]), largest_first))
 
 
 def digest(snapshot: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import safetensors.numpy
 
-from stream_rec.component import Component, Snapshot
+from stream_rec.component import Component, Snapshot, restore_all
 from stream_rec.effects import Effects
 from stream_rec.events import MISSING, Output, Record, Topic
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
@@ -99,8 +99,7 @@ class Pipeline:
 
     def restore(self, snapshots: Mapping[str, Snapshot]) -> None:
         """Take a whole state into this freshly built pipeline."""
-        for name, component in self.components().items():
-            component.restore(snapshots[name])
+        restore_all(self.components(), snapshots)
 
     def pending_weights(self) -> dict[str, dict[str, Array]]:
         """Candidates whose weights must still become durable."""
