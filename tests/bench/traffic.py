@@ -136,7 +136,7 @@ class Traffic:
         )
         decision, shown = self._decision[visit], self._shown[visit]
         if kind == "impression" and decision:
-            self._shown[visit] = shown = shown or self._slates[visit]
+            self._shown[visit] = shown = shown or self._slates[visit].tolist()
             thing = self._thing
             things = ",".join([f"{thing[k]}{place}}}" for place, k in enumerate(shown)])
             return f'{head},"decision_id":"{decision}","items":[{things}]}}'
@@ -171,9 +171,10 @@ class Traffic:
 
     def _publish(self, touched: Array) -> Slates:
         """A slate for every visit touched; anonymous ones have none here."""
-        items = (self._rng.random((len(touched), N_SLOTS)) ** 2 * len(self.item_ids)).astype(np.int64)
+        both = self._rng.integers(0, len(self.item_ids), (2, len(touched), N_SLOTS), dtype=np.int32)
+        items = np.minimum(*both)
         users, decisions, kept = [], [], []
-        for k, (visit, listed) in enumerate(zip(touched.tolist(), items.tolist(), strict=True)):
+        for k, (visit, listed) in enumerate(zip(touched.tolist(), items, strict=True)):
             if self._user[visit]:
                 users.append(self._user[visit][11:-2])
                 decisions.append(f"{self._n_ticks:08x}{visit:08x}")
@@ -185,7 +186,7 @@ class Traffic:
     def _open(self, visits: list[int]) -> None:
         """Begin a new visit in each place."""
         if not self._n_visits:
-            self._slates: list[list[int]] = [[] for _ in visits]
+            self._slates = [np.empty(0, np.int32) for _ in visits]
         users = (self._rng.random(len(visits)) * self._n_users).astype(np.int64).tolist()
         for visit, user in zip(visits, users, strict=True):
             self._n_visits += 1
