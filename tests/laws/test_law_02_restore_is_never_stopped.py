@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_rec.component import SCALARS, Component, Snapshot
+from stream_rec.component import SCALARS, Component, Snapshot, digest
 from stream_rec.events import Record
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.pipeline import Pipeline
@@ -80,6 +80,18 @@ def test_being_copied_changes_nothing() -> None:
         first, second = digests(pipeline), digests(pipeline)
         assert first == second
         assert pipeline.fold(tick, records).digest() == whole().effects[i]
+
+
+def test_a_copy_that_is_still_being_written_is_not_touched_by_what_follows() -> None:
+    """A checkpoint is written while the loop goes on; three of them may be on their way."""
+    pipeline = pipeline_of((*SMALL, "dedupe.capacity=300000", "histories.capacity=200000"))
+    held: list[tuple[dict[str, Snapshot], dict[str, str]]] = []
+    for tick, records in ticks()[:12]:
+        pipeline.fold(tick, records)
+        snapshots = pipeline.snapshot()
+        held.append((snapshots, {name: digest(snapshot) for name, snapshot in snapshots.items()}))
+        for kept, before in held[-3:]:
+            assert {name: digest(snapshot) for name, snapshot in kept.items()} == before
 
 
 @pytest.mark.parametrize("name", list(pipeline_of().components()))

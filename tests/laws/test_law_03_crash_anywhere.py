@@ -17,7 +17,7 @@ from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.faults import Crash, Faults
 from stream_rec.io.files import FileSource
 from stream_rec.io.folder import FolderPublisher, FolderWeights
-from stream_rec.loop import Loop, Ports
+from stream_rec.loop import Live, Loop, Ports
 from stream_rec.pipeline import Pipeline
 from stream_rec.stream.ledger import GENESIS_CHAIN, chain_of
 from tests.laws.world import (
@@ -128,6 +128,23 @@ def test_slow_weights_and_a_crash_lose_and_double_nothing(step: int) -> None:
     assert taken == {p: world.broker.end_offset(p) for p in taken}
     named = {msgspec.json.decode(o.value or b"").get("version") for o in world.outputs()[Topic.VERSIONS]} - {None}
     assert named <= set(world.broker.weights)
+
+
+@pytest.mark.parametrize("step", [9, 40, 150])
+def test_a_live_worker_that_crashes_claims_the_ledger_and_goes_on(step: int) -> None:
+    """A claim takes a number of its own; the ledger stays unbroken and replays to the recovered state."""
+    live = Live(idle_ms=60_000)
+    world = World(n_polls=1, checkpoint_every=2, live=live, recovered=False)
+    assert crashes_at(world, STREAM, step)
+    unbroken(world.outputs()[Topic.LEDGER])
+    assert [entry["kind"] for entry in world.entries()].count("claim") == 1
+    again = World(broker=world.broker, live=live, recovered=False)
+    again.make(with_checkpoints=False)
+    again.loop.recover()
+    state = different(world.pipeline, again.pipeline)
+    assert state == ["positions"], "the second start has claimed too, and nothing else"
+    taken = {(r.topic, r.partition): r.next for tick, _ in world.ticks() for r in tick.ranges}
+    assert taken == {p: world.broker.end_offset(p) for p in taken}
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before() -> None:

@@ -23,7 +23,7 @@ from stream_rec.effects import Effects
 from stream_rec.events import Output, Record, Topic
 from stream_rec.io.faults import Crash, Faults
 from stream_rec.io.memory import MemoryBroker, MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
-from stream_rec.loop import Identity, Loop, Ports
+from stream_rec.loop import Identity, Live, Loop, Ports
 from stream_rec.pipeline import Pipeline
 from stream_rec.simulate import Shop, ShopPlan
 from stream_rec.stream import ledger
@@ -64,7 +64,18 @@ SMALL = (
     "watermark.max_partitions=4",
 )
 """Everything evicts."""
-ROOMY = (*COMMON, "window.capacity=120", "window.length_ms=129600000", "watermark.max_partitions=4")
+ROOM = (
+    "dedupe.capacity=20000",
+    "users.capacity=3000",
+    "histories.capacity=20000",
+    "items.capacity=3000",
+    "attribution.max_decisions=10000",
+    "attribution.max_exposures=5000",
+    "learn.max_pending_visits=2000",
+    "learn.recent_capacity=20000",
+    "watermark.max_partitions=4",
+)
+ROOMY = (*COMMON, *ROOM, "window.capacity=120", "window.length_ms=129600000")
 """Nothing but the window evicts."""
 
 LAW = settings(derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
@@ -171,6 +182,7 @@ class World:
         broker: what outlives a crash; made when not given.
         n_polls: looks at the weight store until a version is durable.
         checkpoint_every: ticks between two checkpoints; 0 for none.
+        live: as a long-running worker: claims, idle partitions, catalogue first.
         recovered: whether the first process starts at once.
     """
 
@@ -181,8 +193,10 @@ class World:
         *,
         n_polls: int = 0,
         checkpoint_every: int = 0,
+        live: Live | None = None,
         recovered: bool = True,
     ) -> None:
+        self.live = live
         self.sets, self.n_polls, self.checkpoint_every = tuple(sets), n_polls, checkpoint_every
         self.broker = broker or new_broker()
         self.clock = ManualClock()
@@ -210,6 +224,7 @@ class World:
             ports,
             identity_of(self.sets),
             max_records=settings_of(*self.sets).tick.max_records,
+            live=self.live,
             on_commit=lambda tick, effects: self.on_commit(tick, effects) if self.on_commit else None,
         )
 
