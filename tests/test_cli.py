@@ -70,7 +70,7 @@ def test_what_a_command_raises_becomes_one_line_and_its_status(
     def fail(*_: object) -> None:
         raise error
 
-    replace(monkeypatch, "demo", run_demo=fail)
+    replace(monkeypatch, "demo_run", run_demo=fail)
     result = run("demo")
     assert result.exit_code == status
     assert result.stderr.count("\n") == 1
@@ -81,7 +81,7 @@ def test_a_bug_tells_its_place_and_not_its_message_which_may_quote_input(monkeyp
     def fail(*_: object) -> None:
         float("jane@example" + ".org")
 
-    replace(monkeypatch, "demo", run_demo=fail)
+    replace(monkeypatch, "demo_run", run_demo=fail)
     result = run("demo")
     assert result.exit_code == 1
     assert "ValueError" in result.stderr
@@ -147,7 +147,7 @@ def test_replay_refuses_a_time_it_cannot_read(tmp_path: Path) -> None:
 
 def test_the_demo_has_a_folder_and_a_key_of_its_own_from_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    replace(monkeypatch, "demo", run_demo=lambda settings, console: seen.append(settings))
+    replace(monkeypatch, "demo_run", run_demo=lambda settings, console: seen.append(settings))
     run("demo")
     run("demo", "--seed", "1", "--out", "mine")
     run("demo", *SET_KEY)

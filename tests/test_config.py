@@ -39,12 +39,12 @@ def test_defaults_need_no_source() -> None:
 
 
 def test_file_then_environment_then_set_then_option_win_in_this_order(tmp_path: Path) -> None:
-    file = write(tmp_path / "shop.toml", "[slate]\nn_slots = 1\n[run]\nseed = 1\ndir = 'a'\n[gate]\nmargin = 0.1\n")
+    file = write(tmp_path / "shop.toml", "[slate]\nn_slots = 1\n[run]\nseed = 1\ndir = 'a'\n[learn]\nmin_rating = 3.5\n")
     environ = {"STREAM_REC_SLATE__N_SLOTS": "2", "STREAM_REC_RUN__SEED": "2", "STREAM_REC_RUN__DIR": "b"}
     loaded = load(file, ["run.seed=3", "run.dir=c"], environ, {"run.dir": ("--out", Path("d"))})
-    assert (loaded.gate.margin, loaded.slate.n_slots, loaded.run.seed, loaded.run_dir) == (0.1, 2, 3, Path("d"))
+    assert (loaded.learn.min_rating, loaded.slate.n_slots, loaded.run.seed, loaded.run_dir) == (3.5, 2, 3, Path("d"))
     where = {v.name: v.source for v in config.sources(loaded)}
-    assert where["gate.margin"] == f"file {file}"
+    assert where["learn.min_rating"] == f"file {file}"
     assert where["slate.n_slots"] == "environment STREAM_REC_SLATE__N_SLOTS"
     assert (where["run.seed"], where["run.dir"], where["tick.max_records"]) == ("--set", "--out", "default")
 
@@ -80,7 +80,7 @@ def test_one_underscore_for_two_is_noticed_and_other_variables_are_left_alone() 
     ("text", "words"),
     [
         ("slate.n_slots=0", ["slate.n_slots = '0' (--set)", "greater than or equal to 1"]),
-        ("gate.margin=nan", ["gate.margin", "finite"]),
+        ("learn.min_rating=nan", ["learn.min_rating", "finite"]),
         ("learn.positives=", ["learn.positives", "at least 1"]),
         ("learn.positives=stares", ["learn.positives", "'click'"]),
         ("pipeline.name=a/b", ["pipeline.name", "letters, digits"]),
