@@ -84,7 +84,7 @@ def test_being_copied_changes_nothing() -> None:
 
 def test_a_copy_that_is_still_being_written_is_not_touched_by_what_follows() -> None:
     """A checkpoint is written while the loop goes on; three of them may be on their way."""
-    pipeline = pipeline_of((*SMALL, "dedupe.capacity=300000", "histories.capacity=200000"))
+    pipeline = pipeline_of((*SMALL, "dedupe.capacity=300000", "users.capacity=140000"))
     held: list[tuple[dict[str, Snapshot], dict[str, str]]] = []
     for tick, records in ticks()[:12]:
         pipeline.fold(tick, records)

@@ -159,6 +159,9 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
         if isinstance(value, dict):
             value = json.dumps({"event_id": f"x{step}-{n}", "event_at": at_ms + n, **value}).encode()
         yield Record(Topic.EVENTS, partition, 0, at_ms + n, b"extra", value)
+    updated_at_ms = at_ms - (step % 3) * DAY_MS
+    told = {"title": f"Told at {step}", "updated_at": updated_at_ms, "in_stock": step % 2 == 0}
+    yield Record(Topic.ITEMS, 0, 0, at_ms, b"shared", json.dumps(told).encode())
     if step in (4, 5):
         word = b"freeze" if step == 4 else b"unfreeze"
         yield Record(Topic.CONTROL, 0, 0, at_ms, None, b'{"command":"%s"}' % word)
