@@ -166,6 +166,12 @@ class Loop:
 
     # ---- going on
 
+    def gather(self) -> tuple[int, bool]:
+        """Read ahead: how many records wait to be folded, and whether they fill a tick."""
+        self._fill()
+        n = sum(len(buffer) for buffer in self._buffers.values())
+        return n, n >= self._max_records
+
     def step(self, *, drain: bool = False, cut_at_ms: int | None = None) -> bool:
         """Cut, fold and commit one tick; False when there was nothing to take and nothing due.
 

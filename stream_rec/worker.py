@@ -12,7 +12,7 @@ class Worker:
     Args:
         loop: recovered by `start`.
         clock: gives each tick its `cut_at_ms`.
-        max_wait_ms: how long a turn waits when there is nothing to take.
+        max_wait_ms: a tick closes when it is full or its first record has waited so long.
         checkpoint_every_ms: time between two checkpoints.
     """
 
@@ -20,6 +20,7 @@ class Worker:
         self._loop, self._clock = loop, clock
         self._max_wait_ms, self._checkpoint_every_ms = max_wait_ms, checkpoint_every_ms
         self._saved_at_ms = clock.now_ms()
+        self._waiting_since_ms: int | None = None
 
     def start(self) -> None:
         """Recover the state that the ledger says.
@@ -30,9 +31,17 @@ class Worker:
         self._loop.recover()
 
     def turn(self) -> bool:
-        """One turn: a tick if there is something to take or due, else a wait; says whether there was a tick."""
+        """One turn: a tick when one is full, waited for long enough or due, else a wait; says whether it was a tick."""
         now_ms = self._clock.now_ms()
+        n_waiting, full = self._loop.gather()
+        if n_waiting and self._waiting_since_ms is None:
+            self._waiting_since_ms = now_ms
+        left_ms = (self._waiting_since_ms or now_ms) + self._max_wait_ms - now_ms
+        if n_waiting and not full and left_ms > 0:
+            self._clock.wait(left_ms)
+            return False
         did = self._loop.step(cut_at_ms=now_ms)
+        self._waiting_since_ms = None
         if not did:
             self._clock.wait(self._max_wait_ms)
         elif now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
