@@ -1,14 +1,14 @@
 """The exception tree, drawn at the top; every class states its one fate.
 
-    StreamRecError
-    |- SettingsError     stop at start-up, exit 2: the settings or the command line are wrong
-    |- InputRefused      stop, exit 3: more than half of an input topic's recent records died
-    |- Fenced            stop, exit 4: another learner owns this pipeline
-    |- JobFailed         stop, exit 1: one line says why and what to do
-    |  |- LedgerMismatch      a muted tick did not reproduce what its ledger entry says
-    |  |- InputGone           records a ledger entry names can no longer be read
-    |  `- CheckpointRefused   a checkpoint is torn, foreign or of a newer format
-    `- BadRecord         dead-letter: one record cannot be used; never stops the worker
+StreamRecError
+|- SettingsError     stop at start-up, exit 2: the settings or the command line are wrong
+|- InputRefused      stop, exit 3: more than half of an input topic's recent records died
+|- Fenced            stop, exit 4: another learner owns this pipeline
+|- JobFailed         stop, exit 1: one line says why and what to do
+|  |- LedgerMismatch      a muted tick did not reproduce what its ledger entry says
+|  |- InputGone           records a ledger entry names can no longer be read
+|  `- CheckpointRefused   a checkpoint is torn, foreign or of a newer format
+`- BadRecord         dead-letter: one record cannot be used; never stops the worker
 """
 
 from __future__ import annotations

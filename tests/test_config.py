@@ -39,7 +39,7 @@ def test_defaults_need_no_source() -> None:
 
 
 def test_file_then_environment_then_set_then_option_win_in_this_order(tmp_path: Path) -> None:
-    file = write(tmp_path / "shop.toml", "[slate]\nn_slots = 1\n[run]\nseed = 1\ndir = 'a'\n[learn]\nmin_rating = 3.5\n")
+    file = write(tmp_path / "shop.toml", "[slate]\nn_slots=1\n[run]\nseed=1\ndir='a'\n[learn]\nmin_rating=3.5\n")
     environ = {"STREAM_REC_SLATE__N_SLOTS": "2", "STREAM_REC_RUN__SEED": "2", "STREAM_REC_RUN__DIR": "b"}
     loaded = load(file, ["run.seed=3", "run.dir=c"], environ, {"run.dir": ("--out", Path("d"))})
     assert (loaded.learn.min_rating, loaded.slate.n_slots, loaded.run.seed, loaded.run_dir) == (3.5, 2, 3, Path("d"))

@@ -22,8 +22,8 @@ SCHEMAS = {"slates": "slate", "versions": "version", "dead-letters": "dead-lette
 def demo(tmp_path_factory):
     """(run folder, summary, shop, what the person saw) of a demo of three days."""
     out, shop = tmp_path_factory.mktemp("demo"), Shop(1, SMALL)
-    console = Console(record=True, width=100, file=Path("/dev/null").open("w"))
-    with console.file:
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(record=True, width=100, file=nowhere)
         summary = demo_run.run_demo(small_settings(out), console, shop=shop)
     return out, summary, shop, console.export_text()
 

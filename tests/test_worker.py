@@ -43,9 +43,8 @@ class World:
         for _ in range(n):
             at = self.broker.end_offset((Topic.EVENTS, partition))
             now = self.clock.now_ms()
-            event = {
-                "event_id": f"{partition}-{at}", "event_type": "view_item", "event_at": now, "user_id": "u", "item_id": "i",
-            }  # fmt: skip
+            event = {"event_id": f"{partition}-{at}", "event_type": "view_item", "event_at": now}
+            event |= {"user_id": "u", "item_id": "i"}
             self.broker.append(Topic.EVENTS, partition, msgspec.json.encode(event), timestamp_ms=now)
 
     def ticks(self):
