@@ -116,12 +116,6 @@ class EventLines:
         in_order = kind == _IMPRESSION and _say_no_position(things)
         if in_order:
             words.append("position_from_order")
-        if kind == _IMPRESSION and (shown := self._shown(things, in_order)):
-            return [
-                _new_line(Line, (index, kind, at_ms, user, stand_in, session, order, digest, item_id, position, _NAN, 1.0,
-                                 rating, decision_id, query))
-                for item_id, position in shown
-            ], []  # fmt: skip
         out: list[Line] = []
         about: list[Item] = []
         not_products = self._not_products
@@ -155,21 +149,6 @@ class EventLines:
         if not out:
             raise quality.Ignored("not_a_product")
         return out, about
-
-    def _shown(self, things: list[EventItem], in_order: bool) -> list[tuple[str, int]] | None:
-        """Item ids and positions of a list that needs no second look, judged as a whole; None for any other."""
-        try:
-            ids = [thing.item_id for thing in things]
-            text = "".join(ids)  # type: ignore[arg-type]
-            positions = list(range(len(ids))) if in_order else [thing.position for thing in things]
-            usual = 0 <= min(positions) and max(positions) < MAX_POSITION  # type: ignore[type-var, operator]
-        except TypeError:
-            return None
-        if not (usual and len(text) <= MAX_ID and text.replace("-", "").isalnum() and all(ids)) or self._not_products:
-            return None
-        if any([t.price or t.quantity or t.title or t.category or t.brand for t in things]):
-            return None
-        return list(zip(ids, positions, strict=True))  # type: ignore[arg-type]
 
     def _who(self, event: Event, words: list[str]) -> tuple[bytes | None, int, int, int]:
         """(user, stand-in, session, order) as a line has them."""
