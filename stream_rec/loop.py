@@ -6,6 +6,8 @@ Knows no transport; what it may touch comes in as ports.
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ from stream_rec.stream.tick import Tick, digest_of, ranges_of
 
 FORMAT = 1
 MAX_EMPTY_TICKS = 10_000
+CUTS_KEPT = 2
+"""Checkpoints kept of version cuts: the newest and its parent."""
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,9 @@ class Loop:
         self._ports.source.seek({p: positions.next_of(p) for p in self._buffers})
         for version, tensors in self.pipeline.pending_weights().items():
             self._ports.weights.put(version, tensors)
+        # What is there now stays: without it the collector looks through all of it again and again.
+        gc.collect()
+        gc.freeze()
 
     def _begin(self) -> None:
         start = dict.fromkeys(self._buffers, 0)
@@ -197,6 +205,8 @@ class Loop:
         self.between_ticks = True
         for version, tensors in effects.weights.items():
             self._ports.weights.put(version, tensors)
+        if effects.weights:
+            self.checkpoint(pin=True)
         if self._on_commit:
             self._on_commit(facts, effects)
         return True
@@ -212,10 +222,14 @@ class Loop:
                 return
         raise JobFailed("the input neither ends nor goes on")
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, pin: bool = False) -> None:
         """Copy the state of the last committed tick and hand it to the store.
 
-        Interrupted inside a tick there is no such state and nothing is saved.
+        Interrupted inside a tick there is no such state and nothing is saved. A store that cannot write is reported
+        and does not stop the loop: the ledger is the truth and older checkpoints are whole.
+
+        Args:
+            pin: this is the cut of a version: keep it, and that of the version before.
         """
         if not self.between_ticks:
             return
@@ -230,7 +244,15 @@ class Loop:
             "build": self._identity.build_digest,
         }
         name = f"{positions.number:010d}-{positions.chain[:16]}"
-        self._ports.checkpoints.save(name, manifest, self.pipeline.snapshot())
+        store = self._ports.checkpoints
+        try:
+            if pin:
+                store.pin(name)
+                for older in store.pinned()[CUTS_KEPT:]:
+                    store.unpin(older)
+            store.save(name, manifest, self.pipeline.snapshot())
+        except JobFailed as error:
+            LOG.warning("a checkpoint could not be written: %s", error)
 
     @property
     def finished(self) -> bool:

@@ -33,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Report(Component):
     """What the next metrics line still has to say: counts since the last one."""
 
-    scalars = ("counts", "last_at_ms", "frozen", "waiting")
+    scalars = ("counts", "last_at_ms", "frozen", "waiting", "stored")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -41,7 +41,9 @@ class Report(Component):
         self.frozen = False
         """Promotion is stopped by a control record until `unfreeze`."""
         self.waiting: dict[str, dict[str, Any]] = {}
-        """Versions whose weights are not known to be stored, with what their notice says."""
+        """Versions that are not yet promoted, with what their notice will say."""
+        self.stored: list[str] = []
+        """Those of them whose weights are stored: they wait for `unfreeze` only."""
 
 
 class Pipeline:
@@ -107,6 +109,7 @@ class Pipeline:
         return {
             version: tensors_of(versions.champion if version == versions.champion_version else versions.challenger)
             for version in self._report.waiting
+            if version not in self._report.stored
         }
 
     def due(self, now_ms: int) -> bool:
@@ -222,11 +225,15 @@ class Pipeline:
 
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
-        out = []
-        for version in tick.weights_durable:
-            says = self._report.waiting.pop(version, {})
+        report, out = self._report, []
+        report.stored += [version for version in tick.weights_durable if version in report.waiting]
+        if report.frozen:
+            return []
+        for version in report.stored:
+            says = report.waiting.pop(version)
             if self.learner.promote(version):
                 out.append(_notice(tick, version, "promote", says))
+        report.stored = []
         return out
 
     def _cut(self) -> dict[str, dict[str, Array]]:

@@ -88,6 +88,14 @@ class CheckpointStore(Protocol):
         """Keep the checkpoint of this name until it is unpinned; may come before its `save`."""
         ...
 
+    def unpin(self, name: str) -> None:
+        """Let retention have a checkpoint again."""
+        ...
+
+    def pinned(self) -> Sequence[str]:
+        """Names that are pinned, newest tick first."""
+        ...
+
     def flush(self) -> None:
         """Return when everything saved so far is durable."""
         ...

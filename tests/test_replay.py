@@ -9,7 +9,8 @@ import pytest
 
 from stream_rec import assemble, replay
 from stream_rec.cli import main
-from stream_rec.errors import InputRefused, SettingsError
+from stream_rec.errors import InputRefused, JobFailed, SettingsError
+from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.loop import Loop
 from tests.shop_files import KEY, small_settings, write_shop
 
@@ -144,3 +145,19 @@ def test_since_and_until_take_events_by_their_time(shop, tmp_path):
     ledger = [json.loads(x) for x in (tmp_path / "a" / "ledger.jsonl").read_text().splitlines()]
     assert 0 < part["consumed"] < len(shop[0].read_text().splitlines())
     assert max(e["tick"]["cut_at_ms"] for e in ledger if e["kind"] == "tick") < begin + 86_400_000
+
+
+def test_the_cuts_of_the_newest_version_and_its_parent_stay(whole):
+    pinned = json.loads((whole[0] / "checkpoints" / "pinned.json").read_text())
+    names = pinned if isinstance(pinned, list) else pinned["names"]
+    assert len(names) == 2 and all((whole[0] / "checkpoints" / name / "manifest.json").is_file() for name in names)
+
+
+def test_a_store_that_cannot_write_does_not_stop_the_run(monkeypatch, tmp_path, shop, whole, caplog):
+    def refuse(*_):
+        raise JobFailed("cannot write: No space left on device")
+
+    monkeypatch.setattr(FolderCheckpoints, "save", refuse)
+    summary = replay.run_replay(small_settings(tmp_path), events=shop[0], items=shop[1])
+    assert summary["state_digest"] == whole[1]["state_digest"]
+    assert "could not be written" in caplog.text

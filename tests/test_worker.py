@@ -100,6 +100,8 @@ def test_more_waiting_records_than_allowed_thin_the_training(tmp_path):
 
 def test_a_checkpoint_is_due_by_the_clock(tmp_path):
     world = World(tmp_path)
+    world.say(4)
+    world.worker.turn()
     before = len(world.broker.checkpoints)
     for _ in range(3):
         world.say(4)

@@ -152,6 +152,10 @@ class FolderCheckpoints:
         self._pinned.discard(name)
         self._raise_failure(self._submit(PINNED, False, self._write_pins, sorted(self._pinned)))
 
+    def pinned(self) -> Sequence[str]:
+        """Names that are pinned, newest tick first."""
+        return newest_first(self._pinned)
+
     def close(self) -> None:
         """Finish writing and end the threads.
 

@@ -46,6 +46,7 @@ class MemoryBroker:
         }
         self.ended = False
         self.checkpoints: dict[str, StoredCheckpoint] = {}
+        self.pinned: set[str] = set()
         self.weights: dict[str, dict[str, np.ndarray]] = {}
         self._next: dict[TopicPartition, int] = dict.fromkeys(self.inputs, 0)
         self._logs: dict[str, list[tuple[int, Output | None]]] = {}
@@ -322,7 +323,16 @@ class MemoryCheckpoints:
         return stored.read()
 
     def pin(self, name: str) -> None:
-        """Nothing is ever collected here, so everything is kept."""
+        """Remember the name; nothing is ever collected here."""
+        self._broker.pinned.add(name)
+
+    def unpin(self, name: str) -> None:
+        """Forget the name."""
+        self._broker.pinned.discard(name)
+
+    def pinned(self) -> Sequence[str]:
+        """Names that are pinned, newest tick first."""
+        return newest_first(self._broker.pinned)
 
     def close(self) -> None:
         """Make what was saved durable."""
