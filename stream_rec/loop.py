@@ -211,15 +211,23 @@ class Loop:
             self._on_commit(facts, effects)
         return True
 
-    def run_to_end(self, after_step: Callable[[], None] | None = None) -> None:
-        """Fold until every partition is exhausted and nothing is due, then cut the draining tick."""
+    def run_to_end(
+        self, after_step: Callable[[], None] | None = None, *, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Fold until every partition is exhausted and nothing is due, then cut the draining tick.
+
+        Returns:
+            False when `stopped` said so, which is asked between ticks; the run can go on from there.
+        """
         for _ in range(MAX_EMPTY_TICKS):
-            while self.step():
+            while not stopped() and self.step():
                 if after_step:
                     after_step()
+            if stopped():
+                return False
             if all(self._ports.source.exhausted(p) for p in self._buffers):
                 self.step(drain=True)
-                return
+                return True
         raise JobFailed("the input neither ends nor goes on")
 
     def checkpoint(self, *, pin: bool = False) -> None:
