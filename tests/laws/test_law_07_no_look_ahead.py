@@ -236,7 +236,8 @@ def test_an_item_first_named_in_a_tick_is_no_negative_of_its_examples() -> None:
         without, _ = fold(number, records)
         assert with_item.facts.items.n == without.facts.items.n + 1
         learned = [p.learner.versions.learner.value for p in (with_item, without)]
-        assert np.array_equal(learned[0], learned[1]), f"tick {number}"
+        # One more column groups the float32 sums over items differently: a few ulp of weights of order 1.
+        np.testing.assert_allclose(learned[0], learned[1], rtol=0, atol=1e-6, err_msg=f"tick {number}")
 
 
 # ---- the slate that counts
