@@ -164,7 +164,7 @@ class VersionNotice(msgspec.Struct, kw_only=True):
     """A record of the `versions` topic: a promotion, rollback, pin or refused command."""
 
     version: Annotated[str | None, Meta(description="absent in the answer to a command that names none")] = None
-    event: Annotated[str | None, Meta(description="initial, promote, rollback, pin, command")] = None
+    event: Annotated[str | None, Meta(description="initial, promote, champion, rollback, pin, command")] = None
     parent: Annotated[str | None, Meta(description="version that served before")] = None
     command: Annotated[str | None, Meta(description="the control command that this answers")] = None
     status: Annotated[str | None, Meta(description="of the command: done or refused")] = None
@@ -192,6 +192,10 @@ class LedgerEntry(msgspec.Struct, kw_only=True):
     effects_digest: str | None = None
     outputs: Annotated[dict[str, list[int]] | None, Meta(description="topic to [records, bytes of their lines]")] = None
     counts: dict[str, int] | None = None
+    reasons: Annotated[dict[str, dict[str, int]] | None, Meta(description="outcome to reason to records")] = None
+    differed: Annotated[
+        list[int] | None, Meta(description="ticks that gave other effects when another build folded them again")
+    ] = None
 
 
 class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):

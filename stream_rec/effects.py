@@ -21,6 +21,8 @@ class Effects:
     """Version to tensors, of a candidate that waits for its weights to be durable."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """The tick's `consumed = accepted + duplicate + late + dead_lettered + ignored`."""
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Outcome to reason to records of the tick."""
 
     def digest(self) -> str:
         """SHA-256 over the output records, topic, key and value length-prefixed."""

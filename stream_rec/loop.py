@@ -90,6 +90,7 @@ class Loop:
         self._on_commit = on_commit
         self._buffers: dict[TopicPartition, list[Record]] = {p: [] for p in ports.source.partitions()}
         self._durable: list[str] = []
+        self._differed: list[int] = []
         self.between_ticks = True
         """False from the start of a fold to its commit: the state is then that of no committed tick."""
 
@@ -166,11 +167,15 @@ class Loop:
         return self.pipeline.positions.order(buffers)
 
     def _prove(self, entry: dict[str, Any], effects: Effects) -> None:
-        if entry["build"] == self._identity.build_digest and entry["effects_digest"] != effects.digest():
-            raise LedgerMismatch(
-                f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: "
-                "this is a bug; keep the run folder and report it"
-            )
+        if entry["effects_digest"] == effects.digest():
+            return
+        if entry["build"] != self._identity.build_digest:
+            self._differed.append(entry["n"])
+            return
+        raise LedgerMismatch(
+            f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: "
+            "this is a bug; keep the run folder and report it"
+        )
 
     # ---- going on
 
@@ -200,6 +205,7 @@ class Loop:
             "effects_digest": effects.digest(),
             "outputs": effects.sizes(),
             "counts": dict(effects.counts),
+            "reasons": {outcome: dict(table) for outcome, table in effects.reasons.items()},
         }
         self._commit("tick", body, effects)
         self.between_ticks = True
@@ -344,6 +350,10 @@ class Loop:
             "build": self._identity.build_digest,
             "learner": self._identity.learner,
         }
+        if self._differed:
+            # Another build may round otherwise; that it did is part of the truth.
+            body = {**body, "differed": self._differed}
+            self._differed = []
         raw = encode(positions.number + 1, positions.chain, kind, {**who, **body})
         offset = self._ports.publisher.commit(effects.outputs, raw)
         self._step_over(raw, offset)

@@ -26,6 +26,7 @@ from stream_rec.stream.intake import SESSION, Intake, Taken
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users
+from stream_rec.stream.watermark import BEFORE_TIME
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,10 +34,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Report(Component):
     """What the next metrics line still has to say: counts since the last one."""
 
-    scalars = ("counts", "last_at_ms", "frozen", "waiting", "stored")
+    scalars = ("counts", "begun", "last_at_ms", "frozen", "waiting", "stored")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.begun = False
+        """Whether an event has been accepted: before that there is no event time to speak of."""
         self.last_at_ms = MISSING
         self.frozen = False
         """Promotion is stopped by a control record until `unfreeze`."""
@@ -137,16 +140,18 @@ class Pipeline:
         learner.train(self._train_steps)
         outputs = [*taken.dead_letters, *self._controls(tick, taken)]
         weights = {} if self._report.frozen else self._cut()
-        notices = self._first_version(tick, weights) + self._promote(tick)
+        notices = self._promote(tick)
+        if not self._report.begun and batch.watermark_ms != BEFORE_TIME:
+            notices = self._first_version(tick, weights)
         touched = self._touched(taken)
         outputs += notices
         outputs += self._slates.publish(
             tick, touched, taken.unservable, promoted=bool(notices), watermark_ms=batch.watermark_ms
         )
-        counts = self._counts(taken)
+        counts, reasons = self._counts(taken)
         outputs += self._metrics(tick, counts, batch.watermark_ms)
         self.positions.advance(tick, records)
-        return Effects(outputs=outputs, weights=weights, counts=counts)
+        return Effects(outputs=outputs, weights=weights, counts=counts, reasons=reasons)
 
     def _catalogue_before(self, servable: Array, taken: Taken) -> Catalogue:
         """What a tick's examples are compared with: items known before it, and of these the ones servable (law 7)."""
@@ -214,14 +219,13 @@ class Pipeline:
     # ---- versions
 
     def _first_version(self, tick: Tick, weights: dict[str, dict[str, Array]]) -> list[Output]:
-        """The notice of the version that serves before anything was learned, in the first tick."""
-        if self._report.last_at_ms != MISSING:
-            return []
+        """The notice of the version that serves before anything was learned, in the tick of the first event."""
+        self._report.begun, self._report.last_at_ms = True, tick.cut_at_ms
         versions = self.learner.versions
         version, tensors = versions.champion_version, tensors_of(versions.champion)
         weights[version] = tensors
         self._report.waiting[version] = _stored(tensors)
-        return [_notice(tick, version, "initial", self._report.waiting[version])]
+        return [_notice(tick, version, "initial", self._report.waiting[version]), _pointer(tick, version)]
 
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
@@ -232,7 +236,7 @@ class Pipeline:
         for version in report.stored:
             says = report.waiting.pop(version)
             if self.learner.promote(version):
-                out.append(_notice(tick, version, "promote", says))
+                out += [_notice(tick, version, "promote", says), _pointer(tick, version)]
         report.stored = []
         return out
 
@@ -273,29 +277,34 @@ class Pipeline:
 
     # ---- metrics
 
-    def _counts(self, taken: Taken) -> dict[str, int]:
+    def _counts(self, taken: Taken) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        """Records of the tick by outcome, and by outcome and reason."""
         counts = dict.fromkeys(("consumed", *OUTCOMES), 0)
-        for (outcome, _), n in taken.verdicts.items():
+        reasons: dict[str, dict[str, int]] = {}
+        for (outcome, reason), n in sorted(taken.verdicts.items()):
             counts["consumed"] += n
             counts[outcome] += n
-        return counts
+            if reason:
+                reasons.setdefault(outcome, {})[reason] = n
+        return counts, reasons
 
     def _metrics(self, tick: Tick, counts: Mapping[str, int], watermark_ms: int) -> list[Output]:
         report = self._report
         for name, n in counts.items():
             report.counts[name] = report.counts.get(name, 0) + n
-        if report.last_at_ms == MISSING:
-            report.last_at_ms = tick.cut_at_ms
+        if not report.begun and not tick.drain:
+            return []
         if not tick.drain and tick.cut_at_ms - report.last_at_ms < self._report_every_ms:
             return []
         line = {
             "tick": tick.number,
             "event_at": tick.cut_at_ms,
-            "watermark": watermark_ms,
+            "watermark": None if watermark_ms == BEFORE_TIME else watermark_ms,
             "version": self.learner.versions.champion_version,
             **report.counts,
             **self.facts.joiner.take_interval(),
             "metrics": self.learner.metrics_interval(),
+            "reach": self.learner.reach.table(self.facts.items.n),
         }
         report.counts, report.last_at_ms = {}, tick.cut_at_ms
         return [Output(Topic.METRICS, b"", msgspec.json.encode(line))]
@@ -316,6 +325,12 @@ def _notice(tick: Tick, version: str, event: str, says: Mapping[str, Any]) -> Ou
         **says,
     }
     return Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body))
+
+
+def _pointer(tick: Tick, version: str) -> Output:
+    """The record under the key `champion`: which version serves from this tick on."""
+    body = {"version": version, "event": "champion", "tick": tick.number, "event_at": tick.cut_at_ms}
+    return Output(Topic.VERSIONS, b"champion", msgspec.json.encode(body))
 
 
 def _stable_key(users: Users, rows: Array) -> Array:

@@ -16,6 +16,7 @@ from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, Catalogue, Ranked
 from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
+from stream_rec.stream.watermark import BEFORE_TIME
 
 EVERYBODY = "*"
 POLICY_VERSION = 1
@@ -84,7 +85,10 @@ class Refresh(Component):
 
 
 class SlateStage:
-    """Publishes one slate a user and tick: touched users, then users with a lost item, then round-robin, then `*`."""
+    """Publishes one slate a key and tick: `*`, then touched users, users with a lost item, then round-robin.
+
+    Nothing is published before the first event: there is no time yet that a slate could be of.
+    """
 
     def __init__(self, facts: Facts, learner: Learner, rules: SlateRules) -> None:
         self._users, self._items, self._joiner = facts.users, facts.items, facts.joiner
@@ -103,6 +107,8 @@ class SlateStage:
             promoted: a new champion took over in this tick.
             watermark_ms: named in every slate.
         """
+        if watermark_ms == BEFORE_TIME:
+            return []
         servable = self._items.servable()
         if not servable.any():
             self.refresh.settle(tick.cut_at_ms)
@@ -112,7 +118,7 @@ class SlateStage:
         frame = self._frame(tick, servable, watermark_ms)
         catalogue = Catalogue(self._items.n, servable, self._items.born[: self._items.n])
         out = []
-        if promoted or self.refresh.star_at_ms == MISSING or self._star_due(tick.cut_at_ms):
+        if promoted or self._star_due(tick.cut_at_ms) or self._star_lost(tick.cut_at_ms, servable):
             self.refresh.star_at_ms = tick.cut_at_ms
             ranked = self._learner.star(
                 self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self._rules.n_slots
@@ -136,7 +142,13 @@ class SlateStage:
         return self.refresh.n_queued > 0 or (self.refresh.star_at_ms != MISSING and self._star_due(now_ms))
 
     def _star_due(self, now_ms: int) -> bool:
-        return now_ms - self.refresh.star_at_ms >= self._rules.star_every_ms
+        made_at_ms = self.refresh.star_at_ms
+        return made_at_ms == MISSING or now_ms - made_at_ms >= self._rules.star_every_ms
+
+    def _star_lost(self, now_ms: int, servable: Array) -> bool:
+        """Whether the slate for everybody shows an item that can no longer be shown."""
+        shown = self._joiner.in_force(MISSING, MISSING, now_ms + 1)
+        return shown is not None and not servable[shown[shown != MISSING]].all()
 
     def _rows(self, touched: Array) -> Iterable[tuple[str, Array]]:
         quota = self._rules.refresh_users

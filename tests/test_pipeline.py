@@ -32,7 +32,8 @@ class Folding:
         effects = p.fold(tick, records)
         p.positions.number += 1
         self.durable = list(effects.weights)
-        return [msgspec.json.decode(o.value) for o in effects.outputs if o.topic == Topic.VERSIONS]
+        notices = [o for o in effects.outputs if o.topic == Topic.VERSIONS and o.key != b"champion"]
+        return [msgspec.json.decode(o.value) for o in notices]
 
     def learn(self, n, start=0):
         events = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stream_rec import assemble, replay
+from stream_rec import assemble, replay, slates
 from stream_rec.cli import main
-from stream_rec.errors import InputRefused, JobFailed, SettingsError
+from stream_rec.errors import InputRefused, JobFailed, LedgerMismatch, SettingsError
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.loop import Loop
 from tests.shop_files import KEY, small_settings, write_shop
@@ -67,8 +67,9 @@ def test_an_interrupted_replay_goes_on_to_the_same_bytes(monkeypatch, tmp_path, 
 
 def test_a_replay_promotes_versions_whose_weights_are_stored(whole):
     notices = [json.loads(line) for line in (whole[0] / "versions.jsonl").read_text().splitlines()]
-    assert [n["event"] for n in notices] == ["initial", *["promote"] * (len(notices) - 1)] and len(notices) > 2
-    assert all((whole[0] / n["url"]).is_file() for n in notices)
+    served = [n for n in notices if n["event"] != "champion"]
+    assert [n["event"] for n in served] == ["initial", *["promote"] * (len(served) - 1)] and len(served) > 2
+    assert all((whole[0] / n["url"]).is_file() for n in served)
 
 
 def test_a_finished_folder_is_not_run_again(shop, whole):
@@ -123,7 +124,10 @@ def test_the_refusal_exits_3_and_the_override_finishes(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert "dead_lettered 300" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "dead_lettered 300" in told
+    assert str(tmp_path / "out" / "figures" / "learning.png") in told
+    assert (tmp_path / "out" / "figures" / "learning.png").is_file()
 
 
 def test_a_second_writer_of_the_folder_is_told_so(shop, tmp_path):
@@ -161,3 +165,37 @@ def test_a_store_that_cannot_write_does_not_stop_the_run(monkeypatch, tmp_path, 
     summary = replay.run_replay(small_settings(tmp_path), events=shop[0], items=shop[1])
     assert summary["state_digest"] == whole[1]["state_digest"]
     assert "could not be written" in caplog.text
+
+
+def test_another_build_goes_on_and_records_which_ticks_it_folded_otherwise(monkeypatch, tmp_path, shop):
+    settings = small_settings(tmp_path)
+    interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
+    for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
+        path.write_bytes(b"torn")
+    monkeypatch.setattr(replay.build, "digest", lambda: "another build")
+    monkeypatch.setattr(slates, "POLICY_VERSION", 2)
+    replay.run_replay(settings, events=shop[0], items=shop[1])
+    ledger = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [entry["differed"] for entry in ledger if "differed" in entry] == [[1, 2, 3, 4, 5, 6]]
+
+
+def test_the_same_build_stops_when_a_tick_does_not_come_out_the_same(monkeypatch, tmp_path, shop):
+    settings = small_settings(tmp_path)
+    interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
+    for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
+        path.write_bytes(b"torn")
+    monkeypatch.setattr(slates, "POLICY_VERSION", 2)
+    with pytest.raises(LedgerMismatch, match="tick 1 gave other effects"):
+        replay.run_replay(settings, events=shop[0], items=shop[1])
+
+
+def test_the_key_champion_points_at_the_version_that_serves(whole):
+    notices = [json.loads(line) for line in (whole[0] / "versions.jsonl").read_text().splitlines()]
+    pointers = [n["version"] for n in notices if n["event"] == "champion"]
+    assert pointers == [n["version"] for n in notices if n["event"] != "champion"]
+    assert pointers[-1] == whole[1]["champion"]
+
+
+def test_nothing_is_published_before_the_first_event(whole):
+    slates_ = [json.loads(line) for line in (whole[0] / "slates.jsonl").read_text().splitlines()]
+    assert min(s["event_at"] for s in slates_) > 1_767_571_200_000 and min(s["watermark"] for s in slates_) > 0
