@@ -161,12 +161,16 @@ def replay(
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: Path, as_json: bool) -> None:
-    """Print what a run came to: the counts and where to look on."""
+    """Draw what a run learned and print what it came to: the counts, the table in one line, the paths."""
+    from stream_rec import report as reports
+
+    paths = reports.draw(run_dir)
     if as_json:
         sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
         return
     counts = "  ".join(f"{name} {summary[name]:,}" for name in COUNTS if name in summary)
-    sys.stdout.write(f"{counts}\n{run_dir / 'summary.json'}\nstream-rec report {run_dir} shows the figures\n")
+    lines = [counts, reports.first_line(run_dir), *map(str, paths), f"stream-rec report {run_dir} shows the tables"]
+    sys.stdout.write("".join(f"{line}\n" for line in lines if line))
 
 
 def report(

@@ -143,5 +143,6 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         result = summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
     finally:
         assemble.close(ports)
-    report.report(settings.run_dir, console)
+    for path in report.report(settings.run_dir, console):
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
     return result

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_rec.errors import JobFailed
+from stream_rec.errors import SettingsError
 
 Floats = NDArray[np.float64]
 
@@ -90,13 +90,13 @@ def read_run(run_dir: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        JobFailed: it has no metrics and no summary, so there is nothing to report.
+        SettingsError: it has no metrics and no summary, so there is nothing to report.
     """
     lines = list(_json_lines(run_dir / "metrics.jsonl"))
     path = run_dir / "summary.json"
     summary = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
     if not lines and not summary:
-        raise JobFailed(
+        raise SettingsError(
             f"{run_dir} holds no metrics.jsonl and no summary.json; give the folder of a run that has begun"
         )
     lines = sorted((line for line in lines if isinstance(line.get("event_at"), int)), key=lambda line: line["event_at"])

@@ -44,6 +44,24 @@ def print_tables(run: Run, console: Console) -> None:
         console.print(line, highlight=False)
 
 
+def headline(summary: Mapping[str, Any]) -> str:
+    """The table in one line: the best learned recall of the first and last tenth, and the popular list's.
+
+    >>> cell = {"all": {"n": 9, "recall@20": 0.25}}
+    >>> headline({"metrics": {"last_tenth": {"next_visit": {"ranker": cell, "popular_7d": cell}}}})
+    'recall@20 at the next visit, last tenth: ranker 0.250 (first tenth -), popular, last 7 days 0.250'
+    """
+    metrics = summary.get("metrics", {})
+    for task, name in TASKS.items():
+        for model in LEARNED:
+            if (last := _value(metrics, "last_tenth", task, model)) is not None:
+                first = _share(_value(metrics, "first_tenth", task, model))
+                popular = f"{LABELS[AGAINST]} {_share(_value(metrics, 'last_tenth', task, AGAINST))}"
+                best = f"{LABELS[model]} {_share(last)} (first tenth {first})"
+                return f"recall@20 at {name}, last tenth: {best}, {popular}"
+    return ""
+
+
 def _models_table(metrics: Metrics, task: str, models: list[str], *, title: str) -> Table:
     """A row a model: what learns first, then the simple lists from best to worst."""
     table = _table(title, "model", "first tenth", "last tenth", "change", "whole run", "vs popular")

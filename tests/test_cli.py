@@ -126,13 +126,14 @@ def test_replay_hands_over_settings_files_and_times(tmp_path: Path, monkeypatch:
         return {"consumed": 1_234, "accepted": 1_200}
 
     replace(monkeypatch, "replay", run_replay=run_replay)
+    replace(monkeypatch, "report", draw=lambda _: [Path("r/figures/learning.png")], first_line=lambda _: "recall")
     events = tmp_path / "e.jsonl"
     events.touch()
     arguments = ("replay", "e.jsonl", "--out", "r", "--since", "2011-03-01", "--until", "2011-03-01T01:00:00+01:00")
     assert run(*arguments).exit_code == 2
     result = run(*arguments, *SET_KEY)
     assert result.exit_code == 0, result.stderr
-    assert "consumed 1,234" in result.stdout
+    assert result.stdout.splitlines()[:3] == ["consumed 1,234  accepted 1,200", "recall", "r/figures/learning.png"]
     assert seen == {
         "events": Path("e.jsonl"), "items": None, "since": 1298937600000, "until": 1298937600000, "run_dir": Path("r"),
     }  # fmt: skip

@@ -62,6 +62,12 @@ def test_the_person_gets_a_table_a_picture_and_the_paths(demo):
     assert all((folder / name).exists() for name in ("summary.json", "slates.jsonl", "checkpoints", "weights"))
 
 
+def test_the_paths_of_all_files_are_printed_and_the_picture_comes_first(demo):
+    folder, text = demo[0], "".join(demo[3].splitlines())
+    places = [text.index(f"{folder}/{name}") for name in ("figures/learning.png", "summary.json", "ledger.jsonl")]
+    assert places == sorted(places)
+
+
 def test_a_slate_is_deterministic_greedy_and_names_what_made_it(demo):
     slates = records(demo[0], "slates")
     versions = {notice["version"] for notice in records(demo[0], "versions")}

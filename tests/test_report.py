@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from stream_rec.errors import JobFailed
+from stream_rec.errors import SettingsError
 from stream_rec.report import report
 from stream_rec.report_run import moving_average, read_run
 
@@ -154,7 +154,7 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match="give the folder of a run"):
+    with pytest.raises(SettingsError, match="give the folder of a run"):
         report(tmp_path, Console(file=io.StringIO()))
 
 
