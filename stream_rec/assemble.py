@@ -14,12 +14,12 @@ from stream_rec import config
 from stream_rec.adapters.registry import ADAPTERS
 from stream_rec.errors import SettingsError
 from stream_rec.events import Kind, Topic
-from stream_rec.io import datasets
+from stream_rec.io import datasets, lines
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.files import FileSource
-from stream_rec.io.folder import FolderPublisher, FolderWeights
+from stream_rec.io.folder import LOCK_NAME, FolderPublisher, FolderWeights
 from stream_rec.io.memory import MemoryBroker, MemorySource
-from stream_rec.io.run_folder import committed_records
+from stream_rec.io.run_folder import committed_records, file_of
 from stream_rec.learn.learner import Learner, LearnSettings
 from stream_rec.loop import Ports
 from stream_rec.pipeline import Pipeline
@@ -38,6 +38,7 @@ from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
 
 import_dataset = datasets.import_dataset
+text_digest = lines.text_digest
 
 
 # ---- the pipeline
@@ -194,8 +195,9 @@ def clear_run(folder: Path, *, mode: str) -> None:
     Raises:
         SettingsError: the folder holds something else.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
+    refuse_foreign(folder)
     first = next(committed_records(folder, Topic.LEDGER), {})
     if first.get("mode") != mode:
         raise SettingsError(f"{folder} holds something that is not a {mode} run; choose another --out")
@@ -204,6 +206,24 @@ def clear_run(folder: Path, *, mode: str) -> None:
             shutil.rmtree(path)
         elif path.suffix in (".jsonl", ".json"):
             path.unlink()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Take a missing or empty folder, or one in which a run began.
+
+    Raises:
+        SettingsError: something else is there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise SettingsError(f"{there} is a file, and a run needs a folder; choose another --out")
+    if there == folder and not is_run(folder) and any(path.name != LOCK_NAME for path in folder.iterdir()):
+        raise SettingsError(f"{folder} holds files and is no run folder; choose another --out")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run began in the folder."""
+    return file_of(folder, Topic.LEDGER).is_file()
 
 
 @dataclass(frozen=True, slots=True)

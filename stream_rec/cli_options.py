@@ -47,8 +47,8 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _say("interrupted; what was committed is kept, the same command goes on from there")
+        except KeyboardInterrupt as error:
+            _say(str(error) or "interrupted; run the same command again")
             raise typer.Exit(INTERRUPTED) from None
         except StreamRecError as error:
             _say(f"error: {error}")

@@ -5,7 +5,6 @@ Interrupted at any instant, the same command goes on and ends with the same byte
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from stream_rec import assemble, build, config, summary
 from stream_rec.errors import SettingsError
 from stream_rec.loop import Identity, Loop
 from stream_rec.progress import Progress
+from stream_rec.stopping import Stopping
+
+INTERRUPTED = "interrupted; the same command goes on"
 
 
 def run_replay(
@@ -39,9 +41,11 @@ def run_replay(
         The summary, also written to `summary.json`.
 
     Raises:
-        SettingsError: the folder holds a run of other settings or other input.
+        SettingsError: the folder holds something else, or a run of other settings or other input.
+        KeyboardInterrupt: SIGINT or SIGTERM; the tick in progress is finished first, but not for a second signal.
         JobFailed: the run cannot go on; the message says why and what to do.
     """
+    assemble.refuse_foreign(settings.run_dir)
     genesis = {
         "mode": "replay",
         "pipeline": settings.pipeline.name,
@@ -53,7 +57,7 @@ def run_replay(
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
     try:
         _same_run(ports.publisher.read_ledger(), identity)
-        with Progress("replay") as progress:
+        with Stopping() as stopping, Progress("replay", timed=since is None and until is None) as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(settings),
                 ports,
@@ -61,17 +65,20 @@ def run_replay(
                 max_records=settings.tick.max_records,
                 on_commit=progress.committed,
             )
-            return _run(loop, settings, progress, source=ports.source)
+            return _run(loop, settings, progress, source=ports.source, stopping=stopping)
     finally:
         assemble.close(ports)
 
 
-def _run(loop: Loop, settings: config.Settings, progress: Progress, *, source: Any) -> dict[str, Any]:
+def _run(
+    loop: Loop, settings: config.Settings, progress: Progress, *, source: Any, stopping: Stopping
+) -> dict[str, Any]:
     loop.recover()
     if loop.finished:
         return summary.read(settings) or summary.write(loop.pipeline, settings, summary.Effort())
     effort = summary.Effort.begin(loop.pipeline)
     saved_at = [time.monotonic()]
+    progress.read(*source.progress())
 
     def after_step() -> None:
         progress.read(*source.progress())
@@ -79,28 +86,37 @@ def _run(loop: Loop, settings: config.Settings, progress: Progress, *, source: A
             loop.checkpoint()
             saved_at[0] = time.monotonic()
 
+    stopping.gently()
     try:
-        loop.run_to_end(after_step)
+        ended = loop.run_to_end(after_step, stopped=stopping)
     finally:
         loop.checkpoint()
+    if not ended:
+        raise KeyboardInterrupt(INTERRUPTED)
     return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
 
 
 def _same_run(entries: Any, identity: Identity) -> None:
-    """Refuse to go on in a folder that another input or other settings began."""
+    """Refuse to go on in a folder that another mode, other input or other settings began; says what differs."""
     if not entries:
         return
     first = msgspec.json.decode(entries[0][1])
+    own = msgspec.json.decode(msgspec.json.encode(identity.genesis))
+    if first.get("mode") != own["mode"]:
+        raise SettingsError(f"this folder holds a {first.get('mode', 'worker')}'s run; choose another --out")
     if first.get("settings") != identity.settings_digest:
+        names = ", ".join(_differing(first.get("semantic", {}), own["semantic"]))
         raise SettingsError(
-            "this folder holds a run with other settings; choose another --out or bring the settings back"
+            f"this folder holds a run with other settings{names and f' ({names})'}; choose another --out or bring the "
+            "settings back"
         )
-    if first.get("input") != msgspec.json.decode(msgspec.json.encode(identity.genesis["input"])):
-        raise SettingsError("this folder holds a run over other input; choose another --out")
+    if names := ", ".join(_differing(first.get("input", {}), own["input"])):
+        raise SettingsError(f"this folder holds a run over other input ({names} differ); choose another --out")
+
+
+def _differing(theirs: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    return [name for name in sorted(theirs.keys() | own.keys()) if theirs.get(name) != own.get(name)]
 
 
 def _digest(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None if path is None else assemble.text_digest(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -70,6 +71,19 @@ class LineReader:
         while (line := self.read()) is not None:
             yield line
 
+    def digest(self) -> str:
+        """SHA-256 of what is left, in hex.
+
+        Raises:
+            JobFailed: the compressed data is damaged or ends too early.
+        """
+        found = hashlib.sha256()
+        with self._damage_named():
+            while piece := self._file.read(_BUFFER_BYTES):
+                self.place += len(piece)
+                found.update(piece)
+        return found.hexdigest()
+
     def progress(self) -> tuple[int, int]:
         """(bytes of the file read so far, bytes of the file), compressed as it is."""
         return min(self._raw.tell(), self._n_file_bytes), self._n_file_bytes
@@ -109,6 +123,17 @@ class LineReader:
             f"{self._path}: the compressed data is damaged or cut after {self.place} bytes of text "
             f"({type(error).__name__}); bring an intact copy, or decompress what is there and use that"
         )
+
+
+def text_digest(path: Path) -> str:
+    """SHA-256 of the decompressed text of a file, in hex: equal however the same text is compressed.
+
+    Raises:
+        SettingsError: the file is not there or cannot be opened.
+        JobFailed: the compressed data is damaged or ends too early.
+    """
+    with closing(LineReader(path)) as reader:
+        return reader.digest()
 
 
 def _decompressed(raw: BinaryIO) -> io.BufferedReader:
