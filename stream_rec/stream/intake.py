@@ -6,7 +6,7 @@ pointer from before it, so that every example sees exactly what had happened bef
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -105,7 +105,8 @@ class Taken:
     served: list[Array | None]
     """Item rows of the slate in force when each visit of `lines.opens` began."""
     retracted: list[tuple[int, ...]]
-    """(item row, user row, at_ms of the purchase, its visit, history pointer of the refund) of purchases taken back."""
+    """(item row, buyer's row, at_ms of the purchase, its visit, the buyer's history pointer as of the refund) of
+    purchases taken back; a buyer who is gone has MISSING and a pointer to the purchase itself."""
     unservable: list[int]
     """Item rows that were delisted or went out of stock."""
     evicted_items: list[int]
@@ -340,27 +341,50 @@ class Intake:
                 visit=lines.visit[kept],
                 order=lines.order[kept],
                 prev=lines.before[kept],
+                user=lines.user[kept],
             )
 
     def _refunds(self, lines: Lines, verdicts: list[Verdict | None]) -> list[tuple[int, ...]]:
-        """Take purchases back, each looked for in the history before its refund."""
+        """Take purchases back, each looked for among what was bought before its refund."""
         facts = self.facts
-        taken_back: list[tuple[int, ...]] = []
-        for i in np.flatnonzero(lines.kind == Kind.REFUND).tolist():
-            line, item, user = lines.source[i], int(lines.item[i]), int(lines.user[i])
-            serial = MISSING
-            if user != MISSING and item != MISSING:
-                born = int(facts.items.born[item])
-                serial = facts.histories.retract(int(lines.before[i]), item, line.order, born=born)
-            past = facts.histories.row(serial)
-            if past is None:
-                verdicts[line.record] = ("accepted", "refund_unmatched")
-                continue
-            facts.joiner.retract(user, item)
-            for table in (facts.window, facts.reservoir):
-                table.retract_purchase(user, item, at_ms=past.at_ms)
-            taken_back.append((item, user, past.at_ms, past.visit, int(lines.before[i])))
+        at = np.flatnonzero((lines.kind == Kind.REFUND) & (lines.item != MISSING))
+        if not len(at):
+            return []
+        serials = facts.histories.retract_many(
+            lines.before[at].tolist(),
+            lines.item[at].tolist(),
+            lines.order[at].tolist(),
+            born=facts.items.born[lines.item[at]].tolist(),
+            before=(before := self._next_serials(lines)[at].tolist()),
+        )
+        taken_back, matched = [], defaultdict[int, list[bool]](list)
+        for i, serial, limit in zip(at.tolist(), serials, before, strict=True):
+            matched[lines.source[i].record].append(serial != MISSING)
+            if serial != MISSING:
+                taken_back.append(self._take_back(serial, limit))
+        for record, each in matched.items():
+            if not all(each):
+                verdicts[record] = ("accepted", "refund_partly_unmatched" if any(each) else "refund_unmatched")
         return taken_back
+
+    def _next_serials(self, lines: Lines) -> Array:
+        """int64 [n]: the serial that the next history row would have got before each line."""
+        rows: Array = lines.serial != MISSING
+        serials: Array = self.facts.histories.next_serial - np.count_nonzero(rows) + np.cumsum(rows) - rows
+        return serials
+
+    def _take_back(self, serial: int, before: int) -> tuple[int, ...]:
+        """Undo one purchase for its buyer, in the joiner, the window and the reservoir; see `Taken.retracted`."""
+        facts = self.facts
+        past = facts.histories.row(serial)
+        assert past is not None
+        for table in (facts.window, facts.reservoir):
+            table.retract_purchase(past.user, past.item, at_ms=past.at_ms)
+        pointer = facts.histories.pointer_above(serial, int(facts.users.last_row[past.user]), before)
+        if pointer == MISSING:
+            return past.item, MISSING, past.at_ms, past.visit, serial
+        facts.joiner.retract(past.user, past.item)
+        return past.item, past.user, past.at_ms, past.visit, pointer
 
     def _fill_window(self, lines: Lines, source: Array, position: Array) -> None:
         """Put the tick's positives into window and reservoir, as columns."""

@@ -233,18 +233,19 @@ class Batch:
                 self.histories.setdefault(event.user, []).append(act)
 
     def _refund(self, event: Event) -> None:
-        word = ""
+        matched = []
         for said in event.items:
             bought = [
-                act
-                for act in self.histories.get(event.user or "", [])
+                (user, act)
+                for user, act in self.positives
                 if act.live and act.type == "purchase" and act.item == said["item_id"]
             ]
-            same_order = [act for act in bought if event.order and act.order == event.order]
-            if found := same_order or bought:
+            same_order = [act for _, act in bought if event.order and act.order == event.order]
+            own = [act for user, act in bought if user is not None and user == event.user]
+            if found := same_order or own:
                 found[-1].live = False
-            else:
-                word = "refund_unmatched"
+            matched.append(bool(found))
+        word = "" if all(matched) else "refund_partly_unmatched" if any(matched) else "refund_unmatched"
         self.outcomes["accepted", word] += 1
 
     def window(self, capacity: int, length_ms: int) -> list[tuple[str, str, int, str]]:

@@ -130,7 +130,7 @@ def shop_stream(sets: tuple[str, ...] = SMALL, *, days: float = 2.5, seed: int =
         new = opening + shop.step(now_ms + 4 * HOUR_MS, front.slate) if step else opening
         opening = []
         now_ms += 4 * HOUR_MS if step else 0
-        chunk = Chunk(now_ms, (*new, *extras(step, now_ms)))
+        chunk = Chunk(now_ms, (*new, *extras(step, now_ms), *clicks_without_impression(step, now_ms, world)))
         chunks.append(chunk)
         world.arrive(chunk)
         world.catch_up()
@@ -144,7 +144,7 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
         (0, {"event_type": "purchase", "order_id": f"o-{step}", "items": [{"item_id": item}, {"item_id": "shared"}]}),
         (0, {"event_type": "view_item", "item_id": item}),
         (0, {"event_type": "view_item", "user_id": visitor, "items": [{"item_id": item, "title": f"Carried {step}"}]}),
-        (0, {"event_type": "refund", "user_id": visitor, "order_id": "never", "item_id": item}),
+        (0, {"event_type": "refund", "user_id": visitor, "order_id": "never", "items": [{"item_id": item}]}),
         (1, {"event_type": "purchase", "user_id": visitor, "order_id": f"v{step}", "item_id": item, "price": "3.50"}),
         (1, {"event_type": "purchase", "user_id": visitor, "order_id": f"w{step}", "item_id": item, "campaign": "x"}),
         (1, {"event_type": "refund", "user_id": f" {visitor} ", "order_id": f"v{step}", "item_id": item}),
@@ -155,6 +155,9 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
         (1, {"event_type": "click", "user_id": "u000002", "item_id": "shared", "event_at": at_ms - DAY_MS}),
         (0, b"\xff\x00 not a record"),
     ]  # fmt: skip
+    if step % 3 == 1:
+        back = [{"item_id": item}, {"item_id": "never bought"}]
+        said.append((1, {"event_type": "refund", "order_id": f"w{step}", "items": back}))
     for n, (partition, value) in enumerate(said):
         if isinstance(value, dict):
             value = json.dumps({"event_id": f"x{step}-{n}", "event_at": at_ms + n, **value}).encode()
@@ -167,6 +170,14 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
         yield Record(Topic.CONTROL, 0, 0, at_ms, None, b'{"command":"%s"}' % word)
     if step == 6:
         yield Record(Topic.CONTROL, 0, 0, at_ms, None, b'{"command":"pin","version":"v1-000000000000"}')
+
+
+def clicks_without_impression(step: int, now_ms: int, world: World) -> Iterator[Record]:
+    """One on the newest slate that is out: its impression is lost or still to come."""
+    for slate in slates_of(world.broker.outputs(Topic.SLATES))[-1:]:
+        said = {"event_id": f"c{step}", "event_type": "click", "event_at": now_ms - MINUTE_MS, "user_id": "u000003"}
+        said |= {"decision_id": slate["decision_id"], "item_id": slate["slots"][0]["item_id"]}
+        yield Record(Topic.EVENTS, 0, 0, now_ms - MINUTE_MS, b"extra", json.dumps(said).encode())
 
 
 # ---- running

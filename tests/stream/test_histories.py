@@ -37,14 +37,14 @@ class Oracle:
         return [shown(s) for s in self.chain(start)[:limit]]
 
     def retract(self, start, item, order, born):
-        chain = [
-            s
-            for s in self.chain(start)
-            if s >= born
-            and (self.rows[s]["item"], self.rows[s]["kind"], self.rows[s]["live"]) == (item, Kind.PURCHASE, True)
-        ]
-        same = [s for s in chain if self.rows[s]["order"] == order]
-        found = (same or chain or [MISSING])[0]
+        first = max(born, len(self.rows) - self.capacity)
+
+        def bought(serials):
+            wanted = {"item": item, "kind": int(Kind.PURCHASE), "live": True}
+            return [s for s in serials if s >= first and wanted.items() <= self.rows[s].items()]
+
+        same = [s for s in bought(range(len(self.rows))[::-1]) if order and self.rows[s]["order"] == order]
+        found = (same or bought(self.chain(start)) or [MISSING])[0]
         if found != MISSING:
             self.rows[found]["live"] = False
         return found
@@ -55,7 +55,7 @@ def fold(histories, oracle, events):
     for user, item, kind, order in events:
         at_ms = 10 * histories.next_serial
         prev = oracle.last.get(user, MISSING)
-        histories.append(item, at_ms, kind, visit=user, order=order, prev=prev)
+        histories.append(item, at_ms, kind, visit=user, order=order, prev=prev, user=user)
         oracle.append(user, item, kind, order)
 
 
@@ -112,6 +112,7 @@ def test_appending_many_equals_appending_one_by_one(capacity, before, batch):
         visit=columns["visit"],
         order=columns["order"],
         prev=columns["prev"],
+        user=columns["user"],
     )
     assert serials.tolist() == list(range(first, first + len(batch)))
     assert digest(many.snapshot()) == digest(one.snapshot())
@@ -167,11 +168,45 @@ def test_a_refund_does_not_touch_the_purchase_of_an_item_that_had_the_row_before
     assert histories.retract(1, 1, 5, born=1) == MISSING
 
 
+def test_a_refund_finds_the_line_of_its_order_whoever_bought_it():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (0, 2, Kind.PURCHASE, 5), (1, 1, Kind.PURCHASE, 6)])
+    assert histories.retract(MISSING, 1, 5) == 0
+    assert histories.row(0).user == 0
+    assert histories.retract(2, 2, 5) == 1
+
+
+def test_a_refund_takes_back_nothing_that_was_bought_after_it():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (0, 1, Kind.PURCHASE, 5), (0, 1, Kind.PURCHASE, 5)])
+    back = histories.retract_many([0, 0, 0], [1, 1, 1], [5, 5, 0], born=[0, 0, 0], before=[1, 2, 3])
+    assert back == [0, 1, MISSING]
+
+
+@settings(derandomize=True, deadline=None, max_examples=70)
+@given(st.integers(3, 12), EVENTS, EVENTS, st.integers(0, 4), st.integers(1, 2))
+def test_a_restored_ring_finds_the_same_purchases_by_their_order(capacity, before, after, item, order):
+    histories, oracle, fresh = Histories(capacity), Oracle(capacity), Histories(capacity)
+    fold(histories, oracle, before)
+    histories.retract(MISSING, item, order)
+    fresh.restore(histories.snapshot())
+    for user, item_, kind, order_ in after:
+        for ring in (histories, fresh):
+            ring.append(item_, 0, kind, visit=0, order=order_, prev=MISSING, user=user)
+    found = [[ring.retract(MISSING, item, order) for _ in range(capacity + 1)] for ring in (histories, fresh)]
+    assert found[0] == found[1]
+    assert found[0] == sorted(found[0], reverse=True)
+
+
+def test_the_pointer_above_a_row_is_its_user_s_newest_row_before_a_serial():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (1, 2, Kind.CLICK, 0), (0, 3, Kind.CLICK, 0), (0, 4, Kind.CLICK, 0)])
+    assert [histories.pointer_above(0, 3, before) for before in (1, 2, 3, 4)] == [0, 0, 2, 3]
+    assert histories.pointer_above(0, 1, 4) == MISSING
+
+
 def test_a_refund_looks_at_a_bounded_number_of_rows():
     histories, oracle = Histories(100, max_steps=3), Oracle(100)
     fold(histories, oracle, [(0, 1, Kind.PURCHASE, 5), *[(0, 2, Kind.CLICK, 0)] * 3])
-    assert histories.retract(3, 1, 5) == MISSING
-    assert histories.retract(2, 1, 5) == 0
+    assert histories.retract(3, 1, 0) == MISSING
+    assert histories.retract(2, 1, 0) == 0
 
 
 def test_an_overwritten_row_is_gone():
