@@ -7,7 +7,8 @@ see the slates that were published. Time is the shop's: nothing waits and nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,12 +22,18 @@ from stream_rec.events import Topic
 from stream_rec.loop import Identity, Live, Loop
 from stream_rec.simulate import Shop
 from stream_rec.simulate_taste import HOUR_MS
+from stream_rec.stopping import Stopping
 from stream_rec.stream.privacy import Pseudonymiser
 from stream_rec.stream.tick import Tick
 from stream_rec.worker import Worker
 
 SLICE_MS = HOUR_MS // 2
 """Simulated time between two looks at the transport."""
+LOOK_BACK_MS = 24 * HOUR_MS
+"""Simulated time that the live line looks back over: one interval alone jumps about."""
+CHECKPOINT_MS = 7 * 24 * HOUR_MS
+"""Simulated time between two checkpoints: `checkpoint.every_ms` counts time that the demo does not wait for."""
+INTERRUPTED = "interrupted; what was written stays to be looked at, the same command starts the demo anew"
 TAIL_MS = 48 * HOUR_MS
 """How long after the last visit delayed purchases are waited for."""
 
@@ -61,31 +68,43 @@ class Shopfront:
 
 
 class Figures:
-    """The live line: newest recall and click rate of the published metrics, and the speed."""
+    """The live line: click rate and recall over the last day of the published metrics, and the speed."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self.n_done = 0
-        self._shown: dict[str, Any] = {}
+        self._version: str | None = None
+        self._lines: deque[dict[str, Any]] = deque()
 
-    def receive(self, tick: Tick, effects: Effects) -> None:
+    def receive(self, effects: Effects) -> None:
         """Take what a tick counted and published."""
         self.n_done += effects.counts.get("consumed", 0)
         for topic, _, value in effects.outputs:
             if topic == Topic.METRICS and value is not None:
                 line = msgspec.json.decode(value, type=dict[str, Any])
-                served = line["metrics"].get("next_visit", {}).get("served", {}).get("all", {})
-                self._shown |= {
-                    "click_rate": line["click_rate"] or self._shown.get("click_rate"),
-                    "recall": served.get("recall@20") or self._shown.get("recall"),
-                    "version": line["version"].partition("-")[0],
-                }
-        self._shown["event_at"] = tick.cut_at_ms
+                self._version = line["version"].partition("-")[0]
+                self._lines.append(line)
+                while self._lines[0]["event_at"] <= line["event_at"] - LOOK_BACK_MS:
+                    self._lines.popleft()
 
     def stats(self, lag: int) -> dict[str, Any]:
         """What the view shows."""
         speed = self.n_done / max(time.monotonic() - self._began, 1e-9)
-        return {**self._shown, "events_per_s": speed, "lag": lag}
+        served = [line["metrics"].get("next_visit", {}).get("served", {}).get("all") or {} for line in self._lines]
+        return {
+            "events_per_s": speed,
+            "click_rate": _mean((line["impressions"], line["clicks"]) for line in self._lines),
+            "recall": _mean((cell.get("n") or 0, (cell.get("n") or 0) * cell.get("recall@20", 0.0)) for cell in served),
+            "version": self._version,
+            "lag": lag,
+        }
+
+
+def _mean(parts: Iterable[tuple[float, float]]) -> float | None:
+    """Sum of the second by sum of the first; None when that is 0."""
+    pairs = list(parts)
+    n = sum(pair[0] for pair in pairs)
+    return sum(pair[1] for pair in pairs) / n if n else None
 
 
 def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None = None) -> dict[str, Any]:
@@ -101,6 +120,7 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
 
     Raises:
         SettingsError: the folder holds a run that is not a demo's.
+        KeyboardInterrupt: SIGINT or SIGTERM; what is in progress is finished first, but not for a second signal.
     """
     shop = shop or Shop(settings.run.seed)
     assemble.clear_run(settings.run_dir, mode="demo")
@@ -109,8 +129,9 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
     front, figures = Shopfront(config.privacy_key(settings)), Figures()
 
     def committed(tick: Tick, effects: Effects) -> None:
+        del tick
         front.receive(effects)
-        figures.receive(tick, effects)
+        figures.receive(effects)
 
     genesis = {"mode": "demo", "pipeline": settings.pipeline.name, "semantic": config.semantic(settings)}
     identity = Identity(config.semantic_digest(settings)[:16], build.digest(), settings.worker.instance, genesis)
@@ -124,23 +145,27 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
             on_commit=committed,
         )
         clock = ManualClock(shop.start_ms)
-        worker = Worker(loop, clock, max_wait_ms=settings.tick.max_wait_ms, checkpoint_every_ms=7 * 24 * HOUR_MS)
+        worker = Worker(loop, clock, max_wait_ms=settings.tick.max_wait_ms, checkpoint_every_ms=CHECKPOINT_MS)
         worker.start()
         effort = summary.Effort.begin(loop.pipeline)
-        with DemoView(console) as view:
-            broker.extend(shop.catalogue())
-            worker.catch_up()
+        broker.extend(shop.catalogue())
+        worker.catch_up()
+        with Stopping() as stopping, DemoView(console) as view:
+            stopping.gently()
             for now_ms in range(shop.start_ms + SLICE_MS, shop.end_ms + TAIL_MS, SLICE_MS):
                 front.at(now_ms)
                 broker.extend(shop.step(now_ms, front.slate))
                 clock.set(now_ms)
                 worker.catch_up()
-                share = (now_ms - shop.start_ms) / (shop.end_ms + TAIL_MS - shop.start_ms)
-                view.update(figures.n_done, int(figures.n_done / share), figures.stats(ports.source.lag()))
+                if stopping():
+                    raise KeyboardInterrupt
+                view.update(now_ms - shop.start_ms, shop.end_ms - shop.start_ms, figures.stats(ports.source.lag()))
                 if shop.done:
                     break
             worker.stop()
         result = summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(INTERRUPTED) from None
     finally:
         assemble.close(ports)
     for path in report.report(settings.run_dir, console):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,9 @@ from rich.console import Console
 
 from stream_rec import demo_run
 from stream_rec.codec import SCHEMA_DIR
+from stream_rec.effects import Effects
 from stream_rec.errors import SettingsError
+from stream_rec.events import Output
 from stream_rec.simulate import Shop
 from tests.shop_files import SMALL, small_settings
 
@@ -98,3 +101,32 @@ def test_a_folder_that_is_no_demo_is_left_alone(tmp_path):
     with pytest.raises(SettingsError):
         demo_run.run_demo(small_settings(tmp_path), Console(quiet=True), shop=Shop(1, SMALL))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def metrics(at_ms: int, *, shown: int, clicked: int, n: int, recall: float) -> Effects:
+    served = {"next_visit": {"served": {"all": {"n": n, "recall@20": recall}}}}
+    line = {"event_at": at_ms, "version": "v2-ab", "impressions": shown, "clicks": clicked, "metrics": served}
+    return Effects(outputs=(Output("metrics", b"k", json.dumps(line).encode()),))
+
+
+def test_the_live_line_is_the_average_of_the_last_day():
+    figures, hour_ms = demo_run.Figures(), 3_600_000
+    figures.receive(metrics(0, shown=1000, clicked=0, n=100, recall=0.0))
+    figures.receive(metrics(24 * hour_ms, shown=10, clicked=1, n=1, recall=1.0))
+    figures.receive(metrics(30 * hour_ms, shown=30, clicked=3, n=3, recall=0.2))
+    stats = figures.stats(7)
+    assert (stats["click_rate"], stats["recall"], stats["version"], stats["lag"]) == (0.1, 0.4, "v2", 7)
+
+
+def test_a_signal_ends_the_demo_in_words_that_say_that_it_starts_anew(tmp_path, monkeypatch):
+    step = Shop.step
+
+    def signalled(self, until_ms, slates):
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(Shop, "step", step)
+        return step(self, until_ms, slates)
+
+    monkeypatch.setattr(Shop, "step", signalled)
+    with pytest.raises(KeyboardInterrupt, match="starts the demo anew"):
+        demo_run.run_demo(small_settings(tmp_path), Console(quiet=True), shop=Shop(1, SMALL))
+    assert (tmp_path / "ledger.jsonl").stat().st_size > 0
