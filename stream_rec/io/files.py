@@ -47,8 +47,9 @@ class FileSource:
         A line above `max_line_bytes` is given cut to that length and one byte, so that it still counts as too large
         wherever records are limited to `max_line_bytes` or less, and long lines do not fill the memory.
 
-        Items are always taken: one at or after `until_ms` is a newer state of a compacted catalogue and gets the
-        largest item time before it (`n_items_newer` counts them), so that it is known within the range.
+        Items are always taken. One newer than the range (at or after `until_ms`; without it, later than every event
+        that is not in the future) is the newer state of a compacted catalogue: it gets the largest time of the item
+        lines before it, 0 when there are none but newer ones, and is known from there on; `n_items_newer` counts them.
 
         Raises:
             SettingsError: a file is not there or cannot be opened.
@@ -59,7 +60,7 @@ class FileSource:
         self._makers: dict[TopicPartition, _Make] = {_EVENTS: _event_record}
         self._selected = {_EVENTS: selected}
         if items is not None:
-            self._timelines[_ITEMS] = Timeline(items, _item_time(selected[1]), look_ahead=False)
+            self._timelines[_ITEMS] = Timeline(items, self._item_time_ms, look_ahead=False)
             self._paths[_ITEMS] = items
             self._makers[_ITEMS] = _item_record
             self._selected[_ITEMS] = (0, _FOREVER_MS)
@@ -119,12 +120,21 @@ class FileSource:
         return self._cursors[_EVENTS].progress()
 
     def n_items_newer(self) -> int:
-        """Item lines that are newer than the range; reads the items file once."""
-        until_ms = self._selected[_EVENTS][1]
-        if until_ms == _FOREVER_MS or _ITEMS not in self._paths:
+        """Item lines that are newer than the range; reads the items file once more."""
+        if _ITEMS not in self._paths:
             return 0
         with closing(LineReader(self._paths[_ITEMS])) as lines:
-            return sum(item_time_ms(line) >= until_ms for line in lines)
+            return sum(self._is_newer(item_time_ms(line)) for line in lines)
+
+    def _is_newer(self, at_ms: int) -> bool:
+        until_ms = self._selected[_EVENTS][1]
+        if until_ms != _FOREVER_MS:
+            return at_ms >= until_ms
+        return not self._timelines[_EVENTS].reaches(at_ms)
+
+    def _item_time_ms(self, line: bytes) -> int:
+        at_ms = item_time_ms(line)
+        return NO_TIME if self._is_newer(at_ms) else at_ms
 
     def close(self) -> None:
         """Close the files."""
@@ -216,11 +226,3 @@ def _item_record(line: int, at_ms: int, value: bytes) -> Record:
     peek = peek_item(value)
     key = None if peek.item_id is None else peek.item_id.encode(errors="replace")
     return Record(Topic.ITEMS, 0, line, at_ms, key, None if peek.deleted and key else value)
-
-
-def _item_time(until_ms: int) -> Callable[[bytes], int]:
-    def within_range(line: bytes) -> int:
-        at_ms = item_time_ms(line)
-        return at_ms if at_ms < until_ms else NO_TIME
-
-    return within_range

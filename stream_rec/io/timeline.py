@@ -59,6 +59,13 @@ class Timeline:
         self.block(index)
         return self._places[index] if index < len(self._places) else None
 
+    def reaches(self, at_ms: int) -> bool:
+        """Whether some line that is not in the future has this time or a later one; reads on only as far as needed."""
+        while self._highest[-1] < at_ms:
+            if not self.block(len(self._highest) - 1).timestamp_ms:
+                return False
+        return True
+
     def close(self) -> None:
         """Close the file."""
         if self._reader is not None:

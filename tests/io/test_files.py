@@ -146,7 +146,7 @@ def test_items_have_their_id_as_key_and_time_zero_without_updated_at(tmp_path):
         tmp_path / "i.jsonl",
         [b'{"item_id": 12, "title": "a"}', b'{"item_id": "b", "updated_at": "2001-09-09T01:46:40Z"}', b"{"],
     )
-    source = FileSource(written(tmp_path / "e.jsonl", [event(1)]), items)
+    source = FileSource(written(tmp_path / "e.jsonl", [event(10**12)]), items)
     assert source.partitions() == [EVENTS, ITEMS]
     assert [(r.key, r.timestamp_ms) for r in drained(source, ITEMS)] == [(b"12", 0), (b"b", 10**12), (None, 10**12)]
 
@@ -163,6 +163,38 @@ def test_an_item_newer_than_the_range_is_given_a_time_within_it_and_counted(tmp_
     source = FileSource(written(tmp_path / "e.jsonl", []), items, until_ms=1_000_500_000_000)
     assert [r.timestamp_ms for r in drained(source, ITEMS)] == [10**12, 10**12]
     assert source.n_items_newer() == 1
+
+
+def test_a_catalogue_exported_after_the_history_is_known_from_the_start(tmp_path):
+    events = written(tmp_path / "e.jsonl", [event(10**12 + n) for n in range(3)])
+    items = written(tmp_path / "i.jsonl", [b'{"item_id": "a", "updated_at": 1000000001}'] * 2)
+    source = FileSource(events, items)
+    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [0, 0]
+    assert source.n_items_newer() == 2
+
+
+def test_without_an_end_only_items_later_than_the_last_event_are_newer(tmp_path):
+    events = written(tmp_path / "e.jsonl", [event(10**12), event(10**12 + 9), event(10**12 + 5)])
+    lines = [b'{"item_id": "a", "updated_at": %d}' % at_ms for at_ms in (10**12 + 9, 10**12 + 10, 10**12 + 2)]
+    source = FileSource(events, written(tmp_path / "i.jsonl", lines))
+    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [10**12 + 9, 10**12 + 9, 10**12 + 2]
+    assert source.n_items_newer() == 1
+
+
+def test_an_event_in_the_future_does_not_end_the_range(tmp_path):
+    lines = [event(10**12 + n) for n in range(2000)]
+    lines[7] = event("2100-01-01T00:00:00Z")
+    items = written(tmp_path / "i.jsonl", [b'{"item_id": "a", "updated_at": "2020-01-01"}'])
+    source = FileSource(written(tmp_path / "e.jsonl", lines), items)
+    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [0]
+
+
+def test_looking_for_the_end_of_the_range_changes_no_event(many, tmp_path):
+    items = written(tmp_path / "i.jsonl", [b'{"item_id": "a", "updated_at": "2024-01-01"}'])
+    source = FileSource(many, items)
+    first = source.poll(EVENTS, 100)
+    assert [r.timestamp_ms for r in drained(source, ITEMS)] == [0]
+    assert [*first, *drained(source)] == drained(FileSource(many))
 
 
 def test_a_poll_is_full_until_the_end_so_that_ticks_depend_on_the_file_alone(many):
