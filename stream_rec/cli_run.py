@@ -101,10 +101,16 @@ def import_(
     """
     cli_options.settings_from(config_file, sets)
     from stream_rec import assemble
+    from stream_rec.progress import Progress
 
-    report = assemble.import_dataset(
-        dataset.value, files, out=out, items_out=items, column_map=parse_map(column_map or [])
-    )
+    mapped = parse_map(column_map or [])
+    with Progress("import") as progress:
+
+        def told(n_lines: int, n_bytes: int, total_bytes: int) -> None:
+            progress.read(n_bytes, total_bytes)
+            progress.count(n_lines)
+
+        report = assemble.import_dataset(dataset.value, files, out=out, items_out=items, column_map=mapped, told=told)
     sys.stdout.write(f"{report}\n")
 
 

@@ -161,6 +161,7 @@ def test_import_hands_over_dataset_files_and_column_map(monkeypatch: pytest.Monk
     seen: dict[str, Any] = {}
 
     def import_dataset(name: str, files: list[Path], **rest: Any) -> str:
+        rest.pop("told")(2_000, 50, 100)
         seen.update(rest, name=name, files=files)
         return "2 events"
 
@@ -169,6 +170,7 @@ def test_import_hands_over_dataset_files_and_column_map(monkeypatch: pytest.Monk
         "import", "csv", "a.csv", "b.csv", "--out", "e.jsonl", "--map", "item_id=sku", "--map", "event_at=when"
     )
     assert (result.exit_code, result.stdout) == (0, "2 events\n")
+    assert result.stderr.startswith("import: 50%, 2,000 records")
     assert seen == {
         "name": "csv", "files": [Path("a.csv"), Path("b.csv")], "out": Path("e.jsonl"), "items_out": None,
         "column_map": {"item_id": "sku", "event_at": "when"},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,10 @@ LOADERS: dict[str, Callable[[], Loader]] = {
 }
 """Datasets known by name; `csv` is the one that takes a column map."""
 
+Told = Callable[[int, int, int], None]
+"""Takes (lines read since the last call, bytes read, bytes of all files)."""
+
+_TOLD_EVERY = 1_000
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _encode = msgspec.json.Encoder().encode
@@ -59,13 +63,20 @@ class ImportReport:
 
 
 def import_dataset(
-    name: str, files: Sequence[Path], out: Path, *, items_out: Path | None = None, column_map: Mapping[str, str]
+    name: str,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    items_out: Path | None = None,
+    column_map: Mapping[str, str],
+    told: Told | None = None,
 ) -> ImportReport:
     """Write the events of `files` to `out` and the catalogue to `items_out` (.jsonl, .gz or .zst, in and out).
 
     One line a source line, sorted stably by time; a line without a readable time stays behind the one before it.
     Naive times are UTC. `event_id` is the first 32 hex digits of the SHA-256 of the source line, so exact duplicates
-    have equal ids. A line that cannot be split into the header's columns is passed on raw.
+    have equal ids. A line that cannot be split into the header's columns is passed on raw. `told` is called now and
+    then with the lines read since, and the bytes read of all bytes.
 
     Raises:
         SettingsError: the dataset, a file, a column or the column map is wrong.
@@ -75,7 +86,7 @@ def import_dataset(
     _check_paths(name, files, out, items_out)
     report = ImportReport(name, out, items_out)
     with written_whole(out) as file:
-        for _, line in in_time_order(chain.from_iterable(_timed(files, loader, report)), out.parent):
+        for _, line in in_time_order(chain.from_iterable(_timed(files, loader, report, told or _nobody)), out.parent):
             file.write(line + b"\n")
     if items_out is not None:
         with written_whole(items_out) as file:
@@ -105,8 +116,20 @@ def _loader(name: str, column_map: Mapping[str, str]) -> Loader:
     return LOADERS[name]()
 
 
-def _timed(files: Sequence[Path], loader: Loader, report: ImportReport) -> Iterator[Iterator[Timed]]:
-    for path in files:
+def _nobody(n_lines: int, n_bytes: int, total_bytes: int) -> None:
+    """Nobody looks."""
+
+
+def _watched(lines: LineReader, told: Told, *, before: int, total: int) -> Iterator[bytes]:
+    """The lines, their number told every _TOLD_EVERY of them and at the end."""
+    while some := list(islice(lines, _TOLD_EVERY)):
+        yield from some
+        told(len(some), before + lines.progress()[0], total)
+
+
+def _timed(files: Sequence[Path], loader: Loader, report: ImportReport, told: Told) -> Iterator[Iterator[Timed]]:
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in files]
+    for i, path in enumerate(files):
         with closing(LineReader(path, max_line_bytes=_MAX_LINE_BYTES)) as lines:
             first = next(iter(lines), b"")
             delimiter = max(",\t;|", key=lambda c: first.count(c.encode()))
@@ -114,7 +137,8 @@ def _timed(files: Sequence[Path], loader: Loader, report: ImportReport) -> Itera
             if header is None:
                 raise SettingsError(f"{path}: the first line is no readable header; the file must be UTF-8 text")
             table = loader.table(header)
-            data = chain([first], lines) if table.headless else lines
+            rest = _watched(lines, told, before=sum(sizes[:i]), total=sum(sizes))
+            data = chain([first], rest) if table.headless else rest
             yield _events(rows(data, delimiter, len(table.columns)), table, report)
 
 

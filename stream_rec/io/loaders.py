@@ -44,13 +44,13 @@ def need_columns(header: Sequence[str], needed: Sequence[str], dataset: str) -> 
     """Check the header of a file.
 
     Raises:
-        SettingsError: a needed column is missing; names it, and what is there.
+        SettingsError: a needed column is missing; names it, and nothing of the file, whose first line may be data.
     """
     missing = [name for name in needed if name not in header]
     if missing:
         raise SettingsError(
-            f"{dataset}: the file has no column {', '.join(missing)}; its first line names "
-            f"{', '.join(header)[:200]}; give a file with the columns {', '.join(needed)}"
+            f"{dataset}: the file's first line, which has {len(header):,} fields, names no column "
+            f"{', '.join(missing)}; give a file whose first line names the columns {', '.join(needed)}"
         )
 
 

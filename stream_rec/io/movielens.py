@@ -32,8 +32,8 @@ class MovieLens100K:
         if len(header) == len(_RATINGS) and all(field.isdigit() for field in header):
             return Table(_RATINGS, self._event, headless=True)
         raise SettingsError(
-            f"movielens-100k: a file that begins with '{' '.join(header)[:80]}' is neither ratings nor titles; "
-            "give ml-100k.inter (or u.data) and, for --items, ml-100k.item"
+            f"movielens-100k: a file whose first line has {len(header):,} fields, not the known names, is neither "
+            "ratings nor titles; give ml-100k.inter (or u.data) and, for --items, ml-100k.item"
         )
 
     def items(self) -> Iterator[dict[str, Any]]:

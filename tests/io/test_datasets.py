@@ -281,3 +281,21 @@ def test_the_whole_of_movielens_arrives(tmp_path):
     assert (report.n_events, report.n_unreadable, report.n_items) == (100_000, 0, 1_682)
     times = [e["event_at"] for e in events]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("name", ["online-retail", "rees46", "movielens-100k", "csv"])
+def test_a_file_without_a_header_is_refused_without_quoting_it(tmp_path, name):
+    mapped = {"event_at": "when", "event_type": "what"} if name == "csv" else {}
+    with pytest.raises(SettingsError) as refused:
+        imported(tmp_path, name, b"jane@example.org,4111 1111,secret", column_map=mapped)
+    assert "first line" in str(refused.value)
+    assert not any(word in str(refused.value) for word in ("jane", "4111", "secret"))
+
+
+def test_an_import_tells_how_far_it_is(tmp_path):
+    source, told = tmp_path / "source", []
+    row = b"a,1,CUP,1,2010-12-01 08:26:00,1.5,1,UK\n"
+    source.write_bytes(RETAIL + b"\n" + row * 2_500)
+    import_dataset("online-retail", [source], tmp_path / "out", column_map={}, told=lambda *n: told.append(n))
+    assert [n_lines for n_lines, _, _ in told] == [1_000, 1_000, 500]
+    assert told[-1][1:] == (source.stat().st_size, source.stat().st_size)
