@@ -35,7 +35,7 @@ class Watermarks(Component):
     940000
     """
 
-    columns = ("newest_ms", "idle")
+    columns = ("newest_ms", "idle", "followed")
     scalars = ("global_ms",)
     fixed = ("bound_ms", "lateness_ms", "max_partitions")
 
@@ -46,6 +46,8 @@ class Watermarks(Component):
         self.newest_ms = np.full(max_partitions, BEFORE_TIME, np.int64)
         """Largest event time of each partition; BEFORE_TIME = it has not spoken yet."""
         self.idle = np.zeros(max_partitions, np.bool_)
+        self.followed = np.zeros(max_partitions, np.bool_)
+        """Partitions that are waited for before they have spoken."""
         self.global_ms = BEFORE_TIME
         """The global watermark, as of the last `advance`."""
 
@@ -79,20 +81,35 @@ class Watermarks(Component):
             self.idle[partition] = False
         return late
 
+    def follow(self, partitions: Iterable[int]) -> None:
+        """These partitions exist: the global watermark waits for each of them, until it speaks or is idle.
+
+        Without this it waits only for those that have spoken.
+
+        >>> marks = Watermarks(bound_ms=60_000)
+        >>> marks.follow([0, 1])
+        >>> marks.judge(0, 1_000_000), marks.advance() == BEFORE_TIME
+        (False, True)
+        >>> marks.set_idle([1])
+        >>> marks.advance()
+        940000
+        """
+        self.followed[list(partitions)] = True
+
     def set_idle(self, partitions: Iterable[int]) -> None:
         """Exactly these partitions are idle now; the global watermark does not wait for them until they speak."""
         self.idle[:] = False
         self.idle[list(partitions)] = True
 
     def advance(self) -> int:
-        """Move the global watermark to the least one of the partitions that have spoken and are not idle.
+        """Move the global watermark to the least one of the partitions that have spoken or are followed, unless idle.
 
-        It never goes backwards, and stays where it is when there is no such partition.
+        It never goes backwards, and stays where it is when there is no such partition or one that has not spoken yet.
 
         Returns:
             The global watermark, in ms.
         """
-        waits = self.newest_ms[(self.newest_ms != BEFORE_TIME) & ~self.idle]
+        waits = self.newest_ms[((self.newest_ms != BEFORE_TIME) | self.followed) & ~self.idle]
         if len(waits):
             self.global_ms = max(self.global_ms, int(waits.min()) - self.bound_ms)
         return self.global_ms

@@ -76,6 +76,8 @@ class Batch:
     """The result, growing tick by tick."""
 
     key: bytes
+    partitions: Sequence[int] = ()
+    """Those of the events topic that are known from the start: each of them must have spoken."""
     bound_ms: int = MINUTE_MS
     lateness_ms: int = 10 * MINUTE_MS
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -108,7 +110,7 @@ class Batch:
                 self._join(event, said["item_id"])
         for event in taken:
             self._remember(event)
-        if self.newest_ms:
+        if self.newest_ms and self.newest_ms.keys() >= set(self.partitions):
             self.watermark_ms = max(self.watermark_ms, min(self.newest_ms.values()) - self.bound_ms)
         for slate in slates:
             self._publish(slate)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stream_rec.events import MISSING, Kind
+from stream_rec.events import MISSING, Kind, Topic
 from stream_rec.stream.privacy import Pseudonymiser
 from tests.laws.batch import Batch
 from tests.laws.world import KEY, ROOMY, World, settings_of, shop_stream, slates_of
@@ -20,8 +20,9 @@ def both() -> tuple[World, Batch]:
     published: dict[int, list[dict[str, object]]] = {}
     world.on_commit = lambda tick, effects: published.update({tick.number: slates_of(effects.outputs)})
     world.play(shop_stream(ROOMY))
-    batch = Batch(KEY.encode())
-    for entry in world.entries()[1:]:
+    genesis, *entries = world.entries()
+    batch = Batch(KEY.encode(), [p for topic, p, _ in genesis["start"] if topic == Topic.EVENTS])
+    for entry in entries:
         batch.tick(entry["tick"]["ranges"], entry["tick"]["cut_at_ms"], world.broker.inputs, published[entry["n"]])
     return world, batch
 

@@ -44,9 +44,11 @@ def test_shuffling_arrival_within_the_bound_makes_nothing_late_and_ends_at_the_s
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.lists(st.tuples(EVENTS, st.sets(st.integers(0, 3))), max_size=8))
-def test_the_global_watermark_is_the_least_of_the_speaking_partitions_and_never_falls(ticks):
-    marks, expected, newest = marks_of(), BEFORE_TIME, {}
+@given(st.lists(st.tuples(EVENTS, st.sets(st.integers(0, 3))), max_size=8), st.sets(st.integers(0, 3)))
+def test_the_global_watermark_is_the_least_of_speaking_and_followed_partitions_and_never_falls(ticks, followed):
+    marks, expected = marks_of(), BEFORE_TIME
+    marks.follow(followed)
+    newest = dict.fromkeys(followed, BEFORE_TIME)
     for events, idle in ticks:
         marks.set_idle(tuple(idle))
         marks.judge_many([p for p, _ in events], [at for _, at in events])
@@ -101,3 +103,29 @@ def test_the_watermark_stays_when_every_partition_is_idle():
 
 def test_the_boundary_itself_is_not_late():
     assert marks_of().judge_many(np.array([0, 0, 0]), np.array([1_000, 750, 749])).tolist() == [False, False, True]
+
+
+def test_a_followed_partition_that_has_not_spoken_holds_the_watermark_until_it_speaks():
+    marks = marks_of()
+    marks.follow([0, 1])
+    marks.judge(0, 1_000)
+    assert marks.advance() == BEFORE_TIME
+    marks.judge(1, 700)
+    assert marks.advance() == 650
+
+
+def test_a_silent_partition_followed_later_moves_nothing_backwards():
+    marks = marks_of()
+    marks.judge(0, 1_000)
+    marks.advance()
+    marks.follow([2])
+    marks.judge(0, 5_000)
+    assert marks.advance() == 950
+
+
+def test_restored_watermarks_still_wait_for_a_silent_partition():
+    marks, fresh = marks_of(), marks_of()
+    marks.follow([0, 3])
+    fresh.restore(marks.snapshot())
+    fresh.judge(0, 1_000)
+    assert fresh.advance() == BEFORE_TIME
