@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stream_rec.events import MISSING, Kind, Line, Output, Record
-from stream_rec.stream.accounting import Accounting
+from stream_rec.stream.accounting import PLAIN, Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.exposures import ShownLists
@@ -35,7 +35,7 @@ SESSION = 1
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Verdict = tuple[str, str]
-ACCEPTED: Verdict = ("accepted", "")
+ACCEPTED: Verdict = ("accepted", PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +235,13 @@ class Intake:
         accounting = self.facts.accounting
         accounting.count(counts, repairs, len(kept))
         accounting.note("unknown_fields", batch.unknown_fields)
-        topics = [record.topic for record in records]
-        dead = [verdict is not None and verdict[0] == "dead_lettered" for verdict in verdicts]
-        for topic in sorted(set(topics)):
-            at = [i for i, name in enumerate(topics) if name == topic]
-            flags = np.array([dead[i] for i in at], np.bool_)
-            first = records[at[int(flags.argmax())]]
-            accounting.watch(topic, flags, f"{topic}/{first.partition} offset {first.offset}" if flags.any() else "")
+        died = ["" if verdict is None or verdict[0] != "dead_lettered" else verdict[1] for verdict in verdicts]
+        of_topic: dict[str, list[int]] = {}
+        for i, record in enumerate(records):
+            of_topic.setdefault(record.topic, []).append(i)
+        for topic, at in sorted(of_topic.items()):
+            places = [(records[i].partition, records[i].offset) for i in at]
+            accounting.watch(topic, places, [died[i] for i in at])
         return counts
 
     # ---- lines, column by column

@@ -121,7 +121,7 @@ class Batch:
             if topic == "items":
                 self._item(record)
             elif topic == "control":
-                self.outcomes["accepted", ""] += 1
+                self.outcomes["accepted", "plain"] += 1
         judged = [self._judged(record, cut_at_ms) for topic, record in records if topic == "events"]
         return [event for event in judged if event is not None]
 
@@ -139,7 +139,7 @@ class Batch:
     # ---- records
 
     def _item(self, record: Any) -> None:
-        self.outcomes["accepted", ""] += 1
+        self.outcomes["accepted", "plain"] += 1
         item_id = record.key.decode()
         if record.value is None:
             self.items.setdefault(item_id, {"title": "", "stock": True, "named": True})["listed"] = False
@@ -160,7 +160,7 @@ class Batch:
     def _judged(self, record: Any, cut_at_ms: int) -> Event | None:
         """The event, if it counts; counts the record either way."""
         verdict, event = self._read(record, cut_at_ms)
-        if event is not None and verdict == ("accepted", ""):
+        if event is not None and verdict == ("accepted", "plain"):
             event_id = event["event_id"]
             at_ms, partition = event["event_at"], record.partition
             if event_id in self.seen:
@@ -203,7 +203,7 @@ class Batch:
             return ("dead_lettered", "bad_quantity"), None
         if at_ms > cut_at_ms + 5 * MINUTE_MS:
             return ("dead_lettered", "in_future"), None
-        return ("accepted", ""), event
+        return ("accepted", "plain"), event
 
     def _typed(self, event: dict[str, Any]) -> Event:
         said = event.get("items") or ([event] if "item_id" in event else [])
@@ -247,7 +247,7 @@ class Batch:
             if found := same_order or own:
                 found[-1].live = False
             matched.append(bool(found))
-        word = "" if all(matched) else "refund_partly_unmatched" if any(matched) else "refund_unmatched"
+        word = "plain" if all(matched) else "refund_partly_unmatched" if any(matched) else "refund_unmatched"
         self.outcomes["accepted", word] += 1
 
     def window(self, capacity: int, length_ms: int) -> list[tuple[str, str, int, str]]:
