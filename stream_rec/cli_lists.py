@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -14,14 +15,17 @@ import typer
 from stream_rec import cli_options, config
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
+from stream_rec.stream.quality import REASONS
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at records that could not be used.")
 versions = typer.Typer(no_args_is_help=True, help="Look at the versions of the model.")
 
 LETTER_COLUMNS = ("position", "timestamp", "stage", "reason", "length", "digest")
-SERVING = {"promote", "rollback"}
+POINTER = "champion"
+"""Event of the notice that only says which version serves; that of the decision is told beside it."""
+SERVING = {"initial", "promote", "rollback", POINTER}
 """Events of a notice after which its version is the champion."""
-VERSION_COLUMNS = ("version", "event", "event_at", "tick", "verdict", "sha256")
+VERSION_COLUMNS = ("version", "event", "event_at", "verdict", "recall difference", "examples", "reasons")
 
 
 def _lines(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]:
@@ -53,8 +57,25 @@ def list_letters(
     Example: stream-rec dead-letters list --out runs/demo --reason bad_event_at
     """
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    rows = islice((r for r in _letters(settings) if reason in (None, r["reason"])), limit)
-    cli_options.print_rows(rows, LETTER_COLUMNS, as_json, empty="no dead letters")
+    there: Counter[str] = Counter()
+
+    def found() -> Iterator[dict[str, Any]]:
+        for letter in _letters(settings):
+            there[letter["reason"]] += 1
+            if reason in (None, letter["reason"]):
+                yield letter
+
+    letters = found()
+    rows = list(islice(letters, limit))
+    n = len(rows) + sum(1 for _ in letters)
+    if reason is not None and not n and reason not in REASONS:
+        raise SettingsError(f"no dead letter has the reason given; there are {', '.join(sorted(there)) or 'none'}")
+    cli_options.print_rows(
+        rows, LETTER_COLUMNS, as_json, empty="no dead letters" + (" of this reason" if there else "")
+    )
+    if n > len(rows):
+        cut = f"{len(rows):,} of {n:,}; --limit {n} shows all\n"
+        (sys.stderr if as_json else sys.stdout).write(cut)
 
 
 @dead_letters.command("show")
@@ -106,10 +127,13 @@ def list_versions(
 ) -> None:
     """Notices about versions in a run folder, oldest first: promotions, refusals and what the gate found.
 
-    Example: stream-rec versions list --out runs/demo --json
+    The recall difference to the version before is given with its 95 % interval. `versions show` and `--json` tell
+    all: whole names, digests, every figure.
+
+    Example: stream-rec versions list --out runs/demo
     """
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    rows = (row | {"verdict": _word(row.get("verdict"))} if not as_json else row for row in _notices(settings))
+    rows = _notices(settings) if as_json else map(_in_brief, _without_pointers(_notices(settings)))
     cli_options.print_rows(rows, VERSION_COLUMNS, as_json, empty="no versions yet")
 
 
@@ -123,24 +147,68 @@ def show_version(
     *,
     sets: cli_options.Sets = None,
 ) -> None:
-    """The newest notice about one version, with the gate's verdict and its figures, as JSON.
+    """What was told about one version, with the gate's verdict and its figures, as JSON.
 
-    Example: stream-rec versions show champion --out runs/demo
+    Example: stream-rec versions show v3 --out runs/demo
     """
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    found: Mapping[str, Any] | None = None
+    told: dict[str, dict[str, Any]] = {}
+    serving = None
     for row in _notices(settings):
-        if row["version"] == version or (version == "champion" and row["event"] in SERVING):
-            found = row
-    if found is None:
-        raise SettingsError(f"there is no version {version} in {settings.run_dir}; `versions list` names them")
-    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        if name := row.get("version"):
+            told[name] = row | told[name] if name in told and row.get("event") == POINTER else told.get(name, {}) | row
+            serving = name if row.get("event") in SERVING else serving
+    wanted = serving if version == "champion" else version
+    names = [name for name in told if name == wanted] or [name for name in told if wanted and _begins(name, wanted)]
+    if len(names) != 1:
+        many = f"{version} may be {' or '.join(names)}" if names else f"there is no version {version}"
+        raise SettingsError(f"{many} in {settings.run_dir}; `versions list --json` names them")
+    sys.stdout.write(json.dumps(told[names[0]], indent=2, ensure_ascii=False) + "\n")
+
+
+def _begins(name: str, prefix: str) -> bool:
+    """Whether a version is meant by the beginning of its name; `v1` is not the beginning of `v12-...`.
+
+    >>> _begins("v12-ab", "v12"), _begins("v12-ab", "v12-a"), _begins("v12-ab", "v1")
+    (True, True, False)
+    """
+    return name.startswith(prefix) if "-" in prefix else name.partition("-")[0] == prefix
 
 
 def _notices(settings: config.Settings) -> Iterator[dict[str, Any]]:
     return (row for row in _lines(settings, Topic.VERSIONS) if not row.get("tombstone"))
 
 
-def _word(verdict: object) -> object:
-    """The verdict in one word, where it is a record with its figures."""
-    return verdict.get("verdict") if isinstance(verdict, Mapping) else verdict
+def _without_pointers(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The notices less those that repeat whom the notice before made the champion."""
+    before: Mapping[str, Any] = {}
+    for row in rows:
+        if row.get("event") != POINTER or row.get("version") != before.get("version"):
+            yield row
+        before = row
+
+
+def _in_brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A notice as the table shows it."""
+    verdict = row.get("verdict")
+    told: Mapping[str, Any] = verdict if isinstance(verdict, Mapping) else {"verdict": verdict}
+    return {
+        "version": str(row.get("version") or "").partition("-")[0],
+        "event": " ".join(filter(None, (row.get("event"), row.get("command"), row.get("status")))),
+        "event_at": row.get("event_at"),
+        "verdict": told.get("verdict"),
+        "recall difference": _difference(told.get("recall_difference"), told.get("interval")),
+        "examples": "" if (n := row.get("n_examples")) is None else f"{n:,}",
+        "reasons": "; ".join(told.get("reasons", ())),
+    }
+
+
+def _difference(mean: float | None, interval: Sequence[float] | None) -> str:
+    """A difference with its interval.
+
+    >>> _difference(-0.001481, [-0.00661, 0.003185]), _difference(0.01, None), _difference(None, None)
+    ('-0.0015 [-0.0066, +0.0032]', '+0.0100', '')
+    """
+    if mean is None:
+        return ""
+    return f"{mean:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else f"{mean:+.4f}"

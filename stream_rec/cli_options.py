@@ -128,26 +128,35 @@ def printable(text: str | bytes) -> str:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, *, empty: str) -> None:
-    """Print a list: JSON lines with every field, or a table of `columns`; `empty` says that there is nothing."""
+    """Print a list: JSON lines with every field, or a table of `columns`; `empty` says that there is nothing.
+
+    On a terminal the table is fitted to it; elsewhere each row is one line.
+    """
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(_cell(column, row.get(column)))) for column in columns))
+    cells = [[printable(_cell(column, row.get(column))) for column in columns] for row in rows]
     console = Console()
-    if table.row_count:
+    if not cells:
+        console.print(empty, markup=False)
+    elif console.is_terminal:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row_cells in cells:
+            table.add_row(*map(Text, row_cells))
         console.print(table)
     else:
-        console.print(empty, markup=False)
+        widths = [max(map(len, told)) for told in zip(columns, *cells, strict=True)]
+        for line in (columns, *cells):
+            padded = "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+            sys.stdout.write(padded.rstrip() + "\n")
 
 
 def _cell(column: str, value: object) -> str:
     if column.endswith("_at") or column in {"timestamp", "timestamp_ms"}:
-        return time_text(value)
+        return time_text(value)[: -len(":00")] if column == "event_at" else time_text(value)
     if isinstance(value, Mapping | list):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 import stream_rec
-from stream_rec import cli, cli_options, errors
+from stream_rec import cli, cli_options, config, errors
 from stream_rec.events import Record
 from stream_rec.stream.privacy import Sealer
 
@@ -237,8 +238,9 @@ def test_versions_are_listed_and_the_champion_is_the_last_one_promoted(
     opened(monkeypatch, notices)
     out = ("--out", str(tmp_path))
     listed = run("versions", "list", *out).stdout
-    assert listed.index("v1-aa") < listed.index("v2-bb")
+    assert listed.index("v1") < listed.index("v2")
     assert len(run("versions", "list", *out, "--json").stdout.splitlines()) == 3
+    assert json.loads(run("versions", "show", "v1", *out).stdout)["version"] == "v1-aa"
     assert json.loads(run("versions", "show", "champion", *out).stdout)["version"] == "v2-bb"
     assert json.loads(run("versions", "show", "v1-aa", *out).stdout)["verdict"] == {"verdict": "promote"}
     assert run("versions", "show", "v9", *out).exit_code == 2
@@ -254,3 +256,52 @@ def test_an_empty_list_says_so_in_words_and_nothing_in_json(tmp_path: Path, monk
 @given(st.one_of(st.text(), st.binary()))
 def test_nothing_printed_can_command_a_terminal(content: str | bytes) -> None:
     assert cli_options.printable(content).isprintable()
+
+
+def test_versions_show_what_the_gate_found_on_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = {"verdict": "promote", "reasons": ["hard check passed"], "recall_difference": -0.00148}
+    notice = {"version": "v12-5e8a85e495ae", "event": "promote", "tick": 9, "event_at": 1298937600000}
+    whole = notice | {"verdict": gate | {"interval": [-0.0066, 0.0032]}, "n_examples": 10_096, "sha256": "f" * 64}
+    opened(monkeypatch, [whole, {"version": "v12-5e8a85e495ae", "event": "champion", "tick": 9}])
+    plain = run("versions", "list", "--out", str(tmp_path)).stdout.splitlines()
+    assert len(plain) == 2
+    assert " ".join(plain[1].split()) == (
+        "v12 promote 2011-03-01 00:00 promote -0.0015 [-0.0066, +0.0032] 10,096 hard check passed"
+    )
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    told = run("versions", "list", "--out", str(tmp_path)).stdout
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in told.splitlines()]
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert {"v12", "promote", "2011-03-01", "00:00", "-0.0015", "10,096", "passed"} <= set(words)
+    shown = json.loads(run("versions", "show", "champion", "--out", str(tmp_path)).stdout)
+    assert (shown["event"], shown["verdict"]["verdict"]) == ("promote", "promote")
+
+
+def test_an_ambiguous_version_is_refused_with_those_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(monkeypatch, [{"version": "v1-aa", "event": "promote"}, {"version": "v1-ab", "event": "promote"}])
+    result = run("versions", "show", "v1", "--out", str(tmp_path))
+    assert (result.exit_code, "v1-aa or v1-ab" in result.stderr) == (2, True)
+    assert run("versions", "show", "v1-aa", "--out", str(tmp_path)).exit_code == 0
+    assert run("versions", "show", "v", "--out", str(tmp_path)).exit_code == 2
+
+
+def test_a_list_that_was_cut_says_so_and_json_on_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [{"topic": "events", "partition": 0, "offset": i, "reason": "not_json"} for i in range(5)]
+    opened(monkeypatch, letters)
+    command = ("dead-letters", "list", "--out", str(tmp_path), "--limit", "2")
+    assert run(*command).stdout.splitlines()[-1] == "2 of 5; --limit 5 shows all"
+    in_json = run(*command, "--json")
+    assert len(in_json.stdout.splitlines()) == 2
+    assert in_json.stderr == "2 of 5; --limit 5 shows all\n"
+    unknown = run(*command, "--reason", "bogus")
+    assert (unknown.exit_code, "there are not_json" in unknown.stderr) == (2, True)
+    assert run(*command, "--reason", "bad_price").stdout == "no dead letters of this reason\n"
+
+
+def test_settings_are_listed_a_line_each_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("config", "show").stdout.splitlines()
+    assert len(lines) == 1 + len(config.KNOBS)
+    assert [line.split()[0] for line in lines[1:]] == list(config.KNOBS)
