@@ -180,18 +180,21 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path, as_json: bool) -> N
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],
+    run_dir: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A run folder.  [default: the setting run.dir]")
+    ] = None,
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Print the summary table of a run folder and draw its learning curves again.
+    """Print the summary table of a run folder and draw its learning curves again; of an unfinished run, so far.
 
     Example: stream-rec report runs/demo
     """
-    cli_options.settings_from(config_file, sets)
-    if not run_dir.is_dir():
-        raise SettingsError(f"there is no run folder {run_dir}; `stream-rec demo --out {run_dir}` makes one")
+    settings = cli_options.settings_from(config_file, sets)
+    folder = run_dir if run_dir is not None else settings.run_dir
+    if not folder.is_dir():
+        raise SettingsError(f"there is no run folder {folder}; `stream-rec demo --out {folder}` makes one")
     from stream_rec.report import report as make_report
 
-    for path in make_report(run_dir, Console()):
+    for path in make_report(folder, Console()):
         sys.stdout.write(f"{path}\n")

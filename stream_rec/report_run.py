@@ -94,15 +94,48 @@ def read_run(run_dir: Path) -> Run:
     """
     lines = list(_json_lines(run_dir / "metrics.jsonl"))
     path = run_dir / "summary.json"
-    summary = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
-    if not lines and not summary:
-        raise SettingsError(
-            f"{run_dir} holds no metrics.jsonl and no summary.json; give the folder of a run that has begun"
-        )
+    if not lines and not path.is_file() and not (run_dir / "ledger.jsonl").is_file():
+        raise SettingsError(f"{run_dir} holds no run; give the folder of a run that has begun")
     lines = sorted((line for line in lines if isinstance(line.get("event_at"), int)), key=lambda line: line["event_at"])
+    summary = msgspec.json.decode(path.read_bytes()) if path.is_file() else so_far(lines)
     notices = _json_lines(run_dir / "versions.jsonl")
     promoted = [n["event_at"] for n in notices if "version" in n and isinstance(n.get("event_at"), int)]
     return Run(lines, summary, sorted(set(promoted)) or _version_changes(lines))
+
+
+def so_far(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary of an unfinished run, by its metrics lines: counts, and means over tenths of the records so far.
+
+    >>> so_far([{"consumed": 9}, {"consumed": 1}])["consumed"]
+    10
+    """
+    total, done = sum(line.get("consumed") or 0 for line in lines), 0
+    parts: dict[str, list[dict[str, Any]]] = {"first_tenth": [], "last_tenth": [], "whole": lines}
+    for line in lines:
+        if done < 0.1 * total:
+            parts["first_tenth"].append(line)
+        done += line.get("consumed") or 0
+        if done > 0.9 * total:
+            parts["last_tenth"].append(line)
+    counts = {name: sum(line.get(name) or 0 for line in lines) for name in ("consumed", *COUNTS, "repaired")}
+    return {"unfinished": True, **counts, "metrics": {name: _means(some) for name, some in parts.items()}}
+
+
+def _means(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """{task: {model: {slice: {n, recall}}}} over some lines."""
+    sums: dict[tuple[str, str, str], list[float]] = {}
+    for line in lines:
+        for task, models in line.get("metrics", {}).items():
+            for model, slices in models.items():
+                for name, cell in slices.items():
+                    held = sums.setdefault((task, model, name), [0.0, 0.0])
+                    held[0] += cell.get("n") or 0
+                    held[1] += (cell.get("n") or 0) * (cell.get(RECALL) or 0.0)
+    out: dict[str, Any] = {}
+    for (task, model, name), (n, total) in sums.items():
+        if n:
+            out.setdefault(task, {}).setdefault(model, {})[name] = {"n": n, RECALL: total / n}
+    return out
 
 
 def written(run_dir: Path) -> list[Path]:

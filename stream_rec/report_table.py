@@ -31,6 +31,8 @@ Metrics = Mapping[str, Any]
 
 def print_tables(run: Run, console: Console) -> None:
     """Print everything a person wants to know first."""
+    if run.summary.get("unfinished"):
+        console.print(f"unfinished: {run.summary['consumed']:,} records so far", style="bold", highlight=False)
     metrics = run.summary.get("metrics", {})
     for task, name in TASKS.items():
         if models := [m for m in run.models(task) if _n(metrics, "whole", task, m) > 0]:

@@ -305,3 +305,13 @@ def test_settings_are_listed_a_line_each_when_piped(monkeypatch: pytest.MonkeyPa
     lines = run("config", "show").stdout.splitlines()
     assert len(lines) == 1 + len(config.KNOBS)
     assert [line.split()[0] for line in lines[1:]] == list(config.KNOBS)
+
+
+def test_a_report_is_of_the_folder_that_the_settings_name_and_of_run_folders_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("report", str(tmp_path)).exit_code == 2
+    (tmp_path / "ledger.jsonl").touch()
+    monkeypatch.setenv("STREAM_REC_RUN__DIR", str(tmp_path))
+    result = run("report")
+    assert (result.exit_code, "unfinished: 0 records so far" in result.stdout) == (0, True)

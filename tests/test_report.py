@@ -158,6 +158,18 @@ def test_an_empty_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
         report(tmp_path, Console(file=io.StringIO()))
 
 
+def test_an_unfinished_run_says_so_and_has_its_tables_from_the_lines_so_far(tmp_path: Path) -> None:
+    text = told(folder(tmp_path, lines=100))
+    assert text.startswith("unfinished: 10,000 records so far")
+    assert rows(text, "popular, last 7 days")[0][1] == f"{0.16 * (1 + (91 + 92 + 94 + 95 + 97 + 98) / 6 / 200):.3f}"
+    assert "10,000 consumed = 9,500 accepted" in " ".join(text.split())
+
+
+def test_a_run_that_has_only_a_ledger_is_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").write_text("{}\n")
+    assert told(tmp_path).startswith("unfinished: 0 records so far")
+
+
 def test_promotions_are_the_version_notices(tmp_path: Path) -> None:
     folder(tmp_path, lines=10)
     notices = [{"version": "v1", "event_at": START_MS + 5}, {"command": "freeze", "event_at": START_MS + 6}]
