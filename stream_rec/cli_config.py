@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stream_rec import cli_options, config
+from stream_rec.errors import BadRecord, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="See and check the settings.")
 
@@ -24,7 +25,7 @@ def show(
 ) -> None:
     """Every setting with its value and where it comes from; secrets are masked.
 
-    A `semantic` setting can change a result and enters the ledger when it changes; an `operational` one cannot.
+    A `semantic` setting can change a result, so a replay refuses to go on under another; an `operational` one cannot.
     The environment names slate.n_slots STREAM_REC_SLATE__N_SLOTS; the file has n_slots under [slate]. What each
     setting trades stands in the README and in `--json`.
 
@@ -51,17 +52,31 @@ def check(
 
 def user_key(
     user_id: Annotated[str, typer.Argument(metavar="ID", help="The shop's user id; `-` reads it from standard input.")],
+    session: Annotated[
+        bool, typer.Option("--session", help="ID is a session's: the key for a visitor without a user id.")
+    ] = False,
     config_file: cli_options.ConfigFile = None,
+    *,
     sets: cli_options.Sets = None,
 ) -> None:
     """The key under which a user's slates are published: 32 hex digits.
 
-    The first 128 bits of HMAC-SHA256(privacy key, user id in UTF-8).
+    The first 128 bits of HMAC-SHA256(privacy key, user id in UTF-8). The id is repaired as that of an event is:
+    trimmed, and `17850.0` is `17850`. A session's key is 128 bits of a keyed BLAKE2b.
 
     Example: echo -n 17850 | stream-rec user-key -
     """
     from stream_rec.stream.privacy import Pseudonymiser
+    from stream_rec.stream.quality import clean_id
 
     settings = cli_options.settings_from(config_file, sets)
-    raw = sys.stdin.read().removesuffix("\n") if user_id == "-" else user_id
-    sys.stdout.write(Pseudonymiser(config.privacy_key(settings)).user_key(raw).hex() + "\n")
+    names = Pseudonymiser(config.privacy_key(settings))
+    try:
+        raw = sys.stdin.buffer.read().decode() if user_id == "-" else user_id
+        repaired = clean_id(raw, "bad_user_id", [])
+    except (BadRecord, UnicodeDecodeError):
+        raise SettingsError("the id has more than 256 characters, control characters or is not UTF-8") from None
+    if not repaired:
+        raise SettingsError("the id is empty; give the id as the events have it")
+    key = names.session(repaired).stand_in if session else names.user_key(repaired)
+    sys.stdout.write(f"{key.hex()}\n")

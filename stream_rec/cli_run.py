@@ -160,6 +160,8 @@ def replay(
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
     config.privacy_key(settings)
     since_ms, until_ms = cli_options.time_ms(since, "--since"), cli_options.time_ms(until, "--until")
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise SettingsError("--since is not before --until, so nothing is selected; give an earlier --since")
     from stream_rec.replay import run_replay
 
     summary = run_replay(settings, events=events, items=items, since=since_ms, until=until_ms)

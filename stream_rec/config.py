@@ -30,6 +30,8 @@ DEFAULT_FILE = Path("stream-rec.toml")
 PREFIX = "STREAM_REC_"
 MASK = "********"
 DEFAULT = "default"
+EITHER = {"privacy.key": "privacy.key_file", "privacy.key_file": "privacy.key"}
+"""Two ways to say one thing: that of the later source wins; of one source, both are an error."""
 MAKE_A_KEY = (
     "make one with: python3 -c 'import secrets; print(secrets.token_hex(32), end=\"\")' > privacy.key && chmod 600 "
     "privacy.key, then give --set privacy.key_file=privacy.key (or put the key in STREAM_REC_PRIVACY__KEY)"
@@ -138,6 +140,9 @@ def load(
     origin: dict[str, str] = {}
     for name, value, source in _gather(config, sets, environ, options or {}):
         _refuse_unknown(name, source)
+        other = EITHER.get(name, "")
+        if other in values and origin[other].split()[0] != source.split()[0]:
+            del values[other], origin[other]
         values[name], origin[name] = value, source
     try:
         settings = Settings(**_nest(values))

@@ -5,6 +5,7 @@ Interrupted at any instant, the same command goes on and ends with the same byte
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 
 from stream_rec import assemble, build, config, summary
 from stream_rec.errors import SettingsError
+from stream_rec.events import Topic
 from stream_rec.loop import Identity, Loop
 from stream_rec.progress import Progress
 from stream_rec.stopping import Stopping
@@ -51,7 +53,7 @@ def run_replay(
         "pipeline": settings.pipeline.name,
         "semantic": config.semantic(settings),
         "build_of": build.describe(),
-        "input": {"events": _digest(events), "items": _digest(items), "since": since, "until": until},
+        "input": assemble.input_of(events=events, items=items, since_ms=since, until_ms=until),
     }
     identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "replay", genesis)
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
@@ -65,9 +67,17 @@ def run_replay(
                 max_records=settings.tick.max_records,
                 on_commit=progress.committed,
             )
-            return _run(loop, settings, progress, source=ports.source, stopping=stopping)
+            result = _run(loop, settings, progress, source=ports.source, stopping=stopping)
     finally:
         assemble.close(ports)
+    if not _took_events(settings.run_dir):
+        sys.stderr.write("warning: the run took no event; see whether --since and --until fit the file's times\n")
+    return result
+
+
+def _took_events(run_dir: Path) -> bool:
+    entries = assemble.open_run(run_dir).records(Topic.LEDGER)
+    return any(part[0] == Topic.EVENTS for entry in entries for part in entry.get("tick", {}).get("ranges", ()))
 
 
 def _run(
@@ -116,7 +126,3 @@ def _same_run(entries: Any, identity: Identity) -> None:
 
 def _differing(theirs: dict[str, Any], own: dict[str, Any]) -> list[str]:
     return [name for name in sorted(theirs.keys() | own.keys()) if theirs.get(name) != own.get(name)]
-
-
-def _digest(path: Path | None) -> str | None:
-    return None if path is None else assemble.text_digest(path)

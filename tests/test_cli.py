@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import stream_rec
 from stream_rec import cli, cli_options, config, errors
 from stream_rec.events import Record
-from stream_rec.stream.privacy import Sealer
+from stream_rec.stream.privacy import Pseudonymiser, Sealer
 
 KEY = "a-key-for-tests"
 SET_KEY = ("--set", f"privacy.key={KEY}")
@@ -130,13 +130,13 @@ def test_replay_hands_over_settings_files_and_times(tmp_path: Path, monkeypatch:
     replace(monkeypatch, "report", draw=lambda _: [Path("r/figures/learning.png")], first_line=lambda _: "recall")
     events = tmp_path / "e.jsonl"
     events.touch()
-    arguments = ("replay", "e.jsonl", "--out", "r", "--since", "2011-03-01", "--until", "2011-03-01T01:00:00+01:00")
+    arguments = ("replay", "e.jsonl", "--out", "r", "--since", "2011-03-01", "--until", "2011-03-01T01:00:01+01:00")
     assert run(*arguments).exit_code == 2
     result = run(*arguments, *SET_KEY)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[:3] == ["consumed 1,234  accepted 1,200", "recall", "r/figures/learning.png"]
     assert seen == {
-        "events": Path("e.jsonl"), "items": None, "since": 1298937600000, "until": 1298937600000, "run_dir": Path("r"),
+        "events": Path("e.jsonl"), "items": None, "since": 1298937600000, "until": 1298937601000, "run_dir": Path("r"),
     }  # fmt: skip
     assert json.loads(run(*arguments, *SET_KEY, "--json").stdout)["accepted"] == 1_200
 
@@ -145,6 +145,8 @@ def test_replay_refuses_a_time_it_cannot_read(tmp_path: Path) -> None:
     (tmp_path / "e.jsonl").touch()
     result = run("replay", "e.jsonl", "--since", "yesterday", *SET_KEY)
     assert (result.exit_code, "--since" in result.stderr) == (2, True)
+    empty = run("replay", "e.jsonl", "--since", "2011-03-02", "--until", "2011-03-01", *SET_KEY)
+    assert (empty.exit_code, "nothing is selected" in empty.stderr) == (2, True)
 
 
 def test_the_demo_has_a_folder_and_a_key_of_its_own_from_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +199,34 @@ def test_user_key_is_the_first_128_bits_of_hmac_sha256() -> None:
     expected = hmac.digest(KEY.encode(), b"17850", "sha256").hex()[:32]
     assert run("user-key", "17850", *SET_KEY).stdout == expected + "\n"
     assert run("user-key", "-", *SET_KEY, stdin="17850\n").stdout == expected + "\n"
+
+
+def test_user_key_repairs_an_id_as_a_replay_does_and_refuses_none() -> None:
+    expected = run("user-key", "17850", *SET_KEY).stdout
+    assert run("user-key", " 17850.0 ", *SET_KEY).stdout == expected
+    for wrong in ("", "  ", "a\x07", "x" * 257):
+        assert run("user-key", wrong, *SET_KEY).exit_code == 2
+
+
+def test_user_key_of_a_session_is_the_one_that_stands_in_for_its_user() -> None:
+    expected = Pseudonymiser(KEY.encode()).session("s-1").stand_in.hex()
+    assert run("user-key", "--session", "s-1 ", *SET_KEY).stdout == expected + "\n"
+
+
+@pytest.mark.parametrize("environment_has", ["key", "key_file"])
+def test_the_later_source_of_the_key_wins_and_two_of_one_source_are_wrong(
+    environment_has: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "k").write_text(KEY if environment_has == "key" else "weaker")
+    expected = run("user-key", "17850", *SET_KEY).stdout
+    own, set_own = (
+        ("weaker", ("--set", "privacy.key_file=k")) if environment_has == "key" else (str(tmp_path / "k"), SET_KEY)
+    )
+    monkeypatch.setenv(f"STREAM_REC_PRIVACY__{environment_has.upper()}", own)
+    result = run("user-key", "17850", *set_own)
+    assert (result.exit_code, result.stdout) == (0, expected)
+    both = run("user-key", "17850", "--set", "privacy.key_file=k", *SET_KEY)
+    assert (both.exit_code, "keep one" in both.stderr) == (2, True)
 
 
 def test_dead_letters_are_listed_filtered_and_opened_only_with_the_key(

@@ -156,3 +156,8 @@ def test_a_damaged_file_is_refused_before_a_run_begins(shop: tuple[Path, Path], 
     result = replay(packed, tmp_path / "out")
     assert (result.exit_code, "damaged" in result.stderr) == (1, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_selection_without_events_ends_with_a_warning(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    result = replay(shop[0], tmp_path / "out", "--items", shop[1], "--until", "2001-01-01")
+    assert (result.exit_code, "took no event" in result.stderr) == (0, True)
