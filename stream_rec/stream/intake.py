@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from stream_rec.events import MISSING, Kind, Line, Output, Record
+from stream_rec.stream import judging
 from stream_rec.stream.accounting import PLAIN, Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
@@ -23,6 +23,7 @@ from stream_rec.stream.front import Front, FrontBatch
 from stream_rec.stream.histories import Histories
 from stream_rec.stream.items import ItemTable
 from stream_rec.stream.joins import NONE
+from stream_rec.stream.judging import Events, Verdict
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users
@@ -34,8 +35,8 @@ SESSION = 1
 """Stand-ins up to this one have a slate of their own."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Verdict = tuple[str, str]
 ACCEPTED: Verdict = ("accepted", PLAIN)
+OLDER_ITEM: Verdict = ("accepted", "older_item_update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +52,6 @@ class Facts:
     joiner: Joiner
     window: SlidingWindow
     reservoir: Reservoir
-
-
-@dataclass(slots=True)
-class Events:
-    """A tick's accepted events in processing order; an event with several items has as many lines, side by side."""
-
-    heads: Sequence[Line]
-    """The first line of each."""
-    first: Array
-    """int64 [n_events]: place of that line."""
-    n_lines: Array
-    """int64 [n_events]."""
-    lines: list[Line]
-    """All lines."""
 
 
 @dataclass(slots=True)
@@ -177,46 +164,47 @@ class Intake:
         """Item records, in order; returns rows that can no longer be shown."""
         items, serial = self.facts.items, self.facts.histories.next_serial
         unservable = []
-        for _, entry in batch.items:
+        for index, entry in batch.items:
             if isinstance(entry, str):
                 unservable.append(items.tombstone(entry, serial))
                 continue
-            row, lost = items.upsert(entry, serial)
+            row, lost, older = items.upsert(entry, serial)
             if lost:
                 unservable.append(row)
+            if older:
+                batch.verdicts[index] = OLDER_ITEM
         return unservable
 
     def _judge(self, tick: Tick, records: Sequence[Record], batch: FrontBatch) -> Events:
-        """Put the tick-dependent verdicts on event records and return the events of those accepted."""
-        verdicts, facts = batch.verdicts, self.facts
-        wild, horizon_ms = frozenset(tick.in_future), tick.cut_at_ms + self._rules.in_future_ms
-        heads = [batch.lines[i] for i in batch.starts]
-        # A record of several events is judged by the first of them.
-        here = heads
-        if len({line.record for line in heads}) < len(heads):
-            here = list({line.record: line for line in reversed(heads)}.values())[::-1]
-        if wild or max([line.at_ms for line in here], default=0) > horizon_ms:
-            for line in here:
-                where = records[line.record]
-                if line.at_ms > horizon_ms or (where.partition, where.offset) in wild:
-                    verdicts[line.record] = ("dead_lettered", "in_future")
-            here = [line for line in here if verdicts[line.record] is None]
-        new = facts.dedupe.admit_many([line.event for line in here])
-        if not all(new):
-            for line, is_new in zip(here, new, strict=True):
-                if not is_new:
-                    verdicts[line.record] = ("duplicate", "event_id")
-            here = list(compress(here, new))
-        late = facts.watermarks.judge_many(
-            [records[line.record].partition for line in here], [line.at_ms for line in here]
+        """Put the tick-dependent verdicts on event records and return the events that count.
+
+        A record of several events is accepted when one of them is, else it has the verdict of the first.
+        """
+        verdicts, heads = batch.verdicts, [batch.lines[i] for i in batch.starts]
+        facts = self.facts
+        judged = judging.judge(
+            tick,
+            records,
+            heads,
+            dedupe=facts.dedupe,
+            watermarks=facts.watermarks,
+            in_future_ms=self._rules.in_future_ms,
         )
-        for i in np.flatnonzero(late).tolist():
-            verdicts[here[i].record] = ("late", "beyond_allowed_lateness")
+        dropped: set[int] = set()
+        if any(judged):
+            in_play = {line.record for line, verdict in zip(heads, judged, strict=True) if verdict is None}
+            for line, verdict in zip(heads, judged, strict=True):
+                if verdict is not None:
+                    dropped.add(line.record)
+                    if line.record not in in_play and verdicts[line.record] is None:
+                        verdicts[line.record] = verdict
+        events = judging.accepted(batch, heads, judged)
+        said = {(line.record, line.item_id) for line in events.lines if line.record in dropped} if dropped else set()
         serial, upsert = facts.histories.next_serial, facts.items.upsert
         for index, item in batch.carried_items:
-            if verdicts[index] is None:
+            if index not in dropped or (index, item.item_id) in said:
                 upsert(item, serial, from_event=True)
-        return _accepted(batch, heads)
+        return events
 
     def _seal(self, records: Sequence[Record], batch: FrontBatch) -> list[Output]:
         """Dead letters in record order."""
@@ -408,15 +396,3 @@ class Intake:
         }
         facts.window.add(batch)
         facts.reservoir.add(batch)
-
-
-def _accepted(batch: FrontBatch, heads: Sequence[Line]) -> Events:
-    """The events whose record has no verdict."""
-    verdicts, lines = batch.verdicts, batch.lines
-    in_play = np.array([verdicts[line.record] is None for line in heads], np.bool_)
-    starts = np.array([*batch.starts, len(lines)], np.int64)
-    n_lines = np.diff(starts)
-    if not in_play.all():
-        lines = list(compress(lines, np.repeat(in_play, n_lines).tolist()))
-        heads, n_lines = list(compress(heads, in_play.tolist())), n_lines[in_play]
-    return Events(heads, np.cumsum(n_lines) - n_lines, n_lines, lines)

@@ -24,6 +24,8 @@ class Upserted(NamedTuple):
     row: int
     lost: bool
     """The item could be shown before and cannot any more."""
+    older: bool
+    """It was older than what is stored and changed nothing."""
 
 
 class ItemTable(RowTable):
@@ -126,11 +128,12 @@ class ItemTable(RowTable):
         else:
             was = bool(self.listed[row] and self.in_stock[row])
         self._touch(row)
+        older = not from_event and MISSING != item.updated_at_ms < self.updated_at_ms[row]
         if from_event:
             self._fill_in(row, item)
-        elif item.updated_at_ms == MISSING or item.updated_at_ms >= self.updated_at_ms[row]:
+        elif not older:
             self._overwrite(row, item)
-        return Upserted(row, was and not (self.listed[row] and self.in_stock[row]))
+        return Upserted(row, was and not (self.listed[row] and self.in_stock[row]), bool(older))
 
     def tombstone(self, item_id: str, serial: int) -> int:
         """Delist an item (known or not) until the catalogue names it again; returns its row."""

@@ -139,18 +139,23 @@ class Batch:
     # ---- records
 
     def _item(self, record: Any) -> None:
-        self.outcomes["accepted", "plain"] += 1
+        self.outcomes["accepted", self._told(record)] += 1
+
+    def _told(self, record: Any) -> str:
+        """Take a catalogue record; returns the reason it is counted under."""
         item_id = record.key.decode()
         if record.value is None:
             self.items.setdefault(item_id, {"title": "", "stock": True, "named": True})["listed"] = False
-            return
+            return "plain"
         said = json.loads(record.value)
         held = self.items.get(item_id)
-        if held is None or said.get("updated_at", -1) == -1 or said["updated_at"] >= held.get("updated_at", -1):
-            self.items[item_id] = {
-                "title": said["title"], "stock": said.get("in_stock", True), "listed": True, "named": True,
-                "updated_at": said.get("updated_at", -1),
-            }  # fmt: skip
+        if held is not None and -1 != said.get("updated_at", -1) < held.get("updated_at", -1):
+            return "older_item_update"
+        self.items[item_id] = {
+            "title": said["title"], "stock": said.get("in_stock", True), "listed": True, "named": True,
+            "updated_at": said.get("updated_at", -1),
+        }  # fmt: skip
+        return "plain"
 
     def _carried(self, said: dict[str, Any]) -> None:
         held = self.items.setdefault(said["item_id"], {"title": "", "stock": True, "listed": True, "named": False})

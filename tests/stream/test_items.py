@@ -63,9 +63,9 @@ def test_only_losing_stock_or_listing_is_reported_as_lost() -> None:
 def test_older_update_changes_nothing_and_an_equally_old_one_counts() -> None:
     table = ItemTable(4)
     table.upsert(item("cup", "new", updated_at_ms=100), 0)
-    table.upsert(item("cup", "old", updated_at_ms=99, in_stock=False), 0)
+    assert table.upsert(item("cup", "old", updated_at_ms=99, in_stock=False), 0).older
     assert (table.titles, table.servable().tolist()) == (["new"], [True])
-    table.upsert(item("cup", "same time", updated_at_ms=100), 0)
+    assert not table.upsert(item("cup", "same time", updated_at_ms=100), 0).older
     assert table.titles == ["same time"]
 
 
