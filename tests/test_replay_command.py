@@ -161,3 +161,16 @@ def test_a_damaged_file_is_refused_before_a_run_begins(shop: tuple[Path, Path], 
 def test_a_selection_without_events_ends_with_a_warning(shop: tuple[Path, Path], tmp_path: Path) -> None:
     result = replay(shop[0], tmp_path / "out", "--items", shop[1], "--until", "2001-01-01")
     assert (result.exit_code, "took no event" in result.stderr) == (0, True)
+
+
+def test_a_refused_input_exits_3_with_the_place_and_the_reason_and_only_commands_that_work(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text("jane@example.org\n" * 300)
+    result = replay(events, tmp_path / "out")
+    last = result.stderr.splitlines()[-1]
+    assert result.exit_code == 3
+    assert last.startswith("error: ")
+    assert "not_json" in last
+    assert "quality.dead_letter_share=1" in last
+    assert "dead-letters list" not in last
+    assert "jane" not in result.stderr
