@@ -156,6 +156,27 @@ def replay_ports(
     return _into_folder(settings, source, synchronous=True)
 
 
+def input_of(*, events: Path, items: Path | None, since_ms: int | None, until_ms: int | None) -> dict[str, Any]:
+    """What the genesis entry says of a replay's input: digests of the content, the range, newer items.
+
+    Item records newer than the range are known from its start; how many there are is said here.
+
+    Raises:
+        SettingsError: a file cannot be read to its end.
+    """
+    source = FileSource(events, items, since_ms=since_ms, until_ms=until_ms)
+    try:
+        return {
+            "events": text_digest(events),
+            "items": None if items is None else text_digest(items),
+            "since": since_ms,
+            "until": until_ms,
+            "items_newer_than_range": source.n_items_newer(),
+        }
+    finally:
+        source.close()
+
+
 def memory_ports(settings: config.Settings, broker: MemoryBroker) -> Ports:
     """The in-memory transport in, the run folder out."""
     return _into_folder(settings, MemorySource(broker), synchronous=True)

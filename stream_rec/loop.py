@@ -122,7 +122,7 @@ class Loop:
 
     def _begin(self) -> None:
         start = dict.fromkeys(self._buffers, 0)
-        self.pipeline.positions.start(start)
+        self.pipeline.begin(start)
         body = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
         self._commit("genesis", body, Effects(outputs=()))
         self.checkpoint()
@@ -147,7 +147,7 @@ class Loop:
         if entry["n"] != positions.number + 1 or entry["prev"] != positions.chain:
             raise LedgerMismatch(f"the ledger's chain is broken at tick {entry['n']}, offset {offset}")
         if entry["kind"] == "genesis":
-            positions.start({(t, p): o for t, p, o in entry["start"]})
+            self.pipeline.begin({(t, p): o for t, p, o in entry["start"]})
         elif entry["kind"] == "tick":
             tick = Tick.from_json(entry["n"], entry["tick"])
             effects = self.pipeline.fold(tick, self._reread(tick))

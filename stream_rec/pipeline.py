@@ -121,6 +121,11 @@ class Pipeline:
 
     # ---- the fold
 
+    def begin(self, start: Mapping[tuple[str, int], int]) -> None:
+        """Take what a genesis entry says: the input partitions and the offsets they start from."""
+        self.positions.start(start)
+        self.facts.watermarks.follow(number for topic, number in start if topic == Topic.EVENTS)
+
     def fold(self, tick: Tick, records: Sequence[Record]) -> Effects:
         """Fold one tick.
 

@@ -43,9 +43,11 @@ class Effort:
 
 def write(pipeline: Pipeline, settings: config.Settings, effort: Effort) -> dict[str, Any]:
     """Write `summary.json` into the run folder and return it. Call it with all outputs committed."""
+    run = assemble.open_run(settings.run_dir)
     summary = {
         **of_state(pipeline, settings),
-        "click_rate": click_rates(assemble.open_run(settings.run_dir).records(Topic.METRICS)),
+        "input": next(run.records(Topic.LEDGER), {}).get("input"),
+        "click_rate": click_rates(run.records(Topic.METRICS)),
         "events_per_s": round(effort.n_consumed / effort.wall_s, 1) if effort.wall_s > 0 else 0.0,
         "cpu_s": round(effort.cpu_s, 2),
         "wall_s": round(effort.wall_s, 2),

@@ -49,6 +49,7 @@ def test_a_fresh_pipeline_replays_the_ledger_of_a_live_run_to_the_same_bytes(see
 def test_folding_the_ledger_by_hand_gives_every_output_record_byte_for_byte() -> None:
     world = live(seed=11, n_polls=2)
     folded = Folded(pipeline_of())
+    folded.pipeline.begin(dict.fromkeys(world.broker.inputs, 0))
     for tick, records in world.ticks():
         folded.fold(tick, records)
     said: dict[str, list[Output]] = {
