@@ -91,7 +91,7 @@ def instrumented(intake: Intake) -> Stopwatch:
         (intake, ("_served", "_impressions", "_join"), "joins, calling"),
         (facts.joiner, ("in_force", "impressions", "feedback_many", "mature", "retract"), "joins"),
         (intake, ("_append",), "histories"),
-        (facts.histories, ("append_many", "retract"), "histories"),
+        (facts.histories, ("append_many", "retract_many"), "histories"),
         (intake, ("_fill_window", "_refunds"), "window, reservoir, refunds"),
         (facts.window, ("add", "evict", "retract_purchase"), "window, reservoir, refunds"),
         (facts.reservoir, ("add", "retract_purchase"), "window, reservoir, refunds"),
