@@ -1,7 +1,7 @@
 """The sections of the settings: one class a section, one field a setting, each with its bounds and its trade.
 
 A setting is *semantic* when it can change a slate, a version or a count of the same input, and *operational* when it
-cannot. A change of a semantic setting enters the ledger; an operational one may differ at every start.
+cannot. A replay goes on under the same semantic settings only; an operational one may differ at every start.
 """
 
 from __future__ import annotations
