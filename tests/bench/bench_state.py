@@ -10,7 +10,6 @@ over events. Warm-up ends when the bounded tables are full: 2 million digests, 1
 
 from __future__ import annotations
 
-import gc
 import resource
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from stream_rec import component
 from stream_rec.codec import StrictEvent
 from stream_rec.component import Component
 from stream_rec.io.checkpoint import FolderCheckpoints
+from stream_rec.loop import settle_memory
 from stream_rec.stream.intake import Facts
 from tests.bench.bench_stream import Run, cpu_us, facts_of
 from tests.bench.traffic import TICK, Traffic
@@ -74,8 +74,7 @@ def run(n_events: int) -> tuple[Facts, Course]:
     """Fold the events."""
     traffic, course = Traffic(1, n_users=1_000_000), Course(max(1, n_events // TICK // 100))
     fold, decode = Run(traffic), msgspec.json.Decoder(StrictEvent).decode
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     for n in range(TICK, n_events + 1, TICK):
         batch = traffic.tick()
         bare_us = cpu_us(lambda b=batch: [decode(r.value) for r in b.records])[0]

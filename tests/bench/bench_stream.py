@@ -10,7 +10,6 @@ the product every ten ticks, so that a busy machine hits all three; beside the m
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections import defaultdict
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 
 from stream_rec.codec import StrictEvent
+from stream_rec.loop import settle_memory
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
@@ -136,8 +136,7 @@ def main(n_ticks: int) -> None:
     us: dict[str, list[float]] = defaultdict(list)
     stages: dict[str, list[float]] = defaultdict(list)
     n_bytes = n_events = 0
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     n_records = 0
     for _ in range(n_ticks // BLOCK):
         block = [traffic.tick() for _ in range(BLOCK)]
