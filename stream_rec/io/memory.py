@@ -6,18 +6,17 @@ The other classes are what a process holds; a test throws them away at a crash a
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from stream_rec.component import SCALARS, Snapshot
+from stream_rec.component import Snapshot
 from stream_rec.errors import CheckpointRefused, Fenced, InputGone, JobFailed
 from stream_rec.events import Output, Record, Topic
 from stream_rec.io.faults import Faults, passing_of
 from stream_rec.io.retention import newest_first
+from stream_rec.io.stored import StoredCheckpoint
 from stream_rec.ports import TopicPartition
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -263,24 +262,6 @@ class MemoryPublisher:
         """Nothing is held."""
 
 
-class StoredCheckpoint:
-    """A checkpoint at rest: manifest and scalars as JSON, columns as private copies."""
-
-    def __init__(self, manifest: Mapping[str, object], components: Mapping[str, Snapshot]) -> None:
-        self.torn = False
-        self._manifest = json.dumps(manifest)
-        self._scalars = {name: json.dumps(snapshot[SCALARS]) for name, snapshot in components.items()}
-        self._columns = {name: _copy_columns(snapshot) for name, snapshot in components.items()}
-
-    def read(self) -> tuple[dict[str, object], dict[str, Snapshot]]:
-        """Fresh copies, as `CheckpointStore.load` gives them."""
-        components: dict[str, Snapshot] = {
-            name: {**_copy_columns(columns), SCALARS: json.loads(self._scalars[name])}
-            for name, columns in self._columns.items()
-        }
-        return json.loads(self._manifest), components
-
-
 class MemoryCheckpoints:
     """A CheckpointStore over a broker.
 
@@ -397,11 +378,3 @@ class MemoryWeights:
 
 def _offset_of(record: Record) -> int:
     return record.offset
-
-
-def _copy_columns(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: column.copy() if isinstance(column, np.ndarray) else list(column)
-        for name, column in snapshot.items()
-        if name != SCALARS
-    }

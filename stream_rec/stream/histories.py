@@ -46,8 +46,21 @@ class HistoryRow(NamedTuple):
     prev: int
     user: int
     """Row of the user at that time; MISSING = not said."""
-    live: bool
+    live: bool = True
     """False once retracted."""
+
+
+class NewRows(NamedTuple):
+    """Positive events of a tick as columns, [P] each, as `HistoryRow` names them."""
+
+    item: Int32s | Int64s
+    at_ms: Int64s
+    kind: Int8s | Int64s
+    visit: Int64s
+    order: Int64s
+    prev: Int64s
+    """The same user's newest row before it, or MISSING."""
+    user: Int32s | Int64s
 
 
 class Histories(Component):
@@ -58,8 +71,8 @@ class Histories(Component):
         max_steps: how many rows of a chain are looked at for a user's latest purchase.
 
     >>> histories = Histories(capacity=100)
-    >>> a = histories.append(7, 1_000, Kind.CLICK, visit=0, order=0, prev=MISSING)
-    >>> b = histories.append(8, 2_000, Kind.PURCHASE, visit=0, order=5, prev=a)
+    >>> a = histories.append(HistoryRow(7, 1_000, Kind.CLICK, visit=0, order=0, prev=MISSING, user=0))
+    >>> b = histories.append(HistoryRow(8, 2_000, Kind.PURCHASE, visit=0, order=5, prev=a, user=0))
     >>> histories.gather(np.array([b, a, MISSING]), 10).item.tolist()
     [[8, 7], [7, -1], [-1, -1]]
     >>> histories.retract(b, 8, 5), histories.gather(np.array([b]), 10).item.tolist()
@@ -101,39 +114,17 @@ class Histories(Component):
         """Oldest serial still in the ring; equals `next_serial` when nothing is."""
         return max(0, self.next_serial - self.capacity)
 
-    def append(
-        self, item: int, at_ms: int, kind: int, *, visit: int, order: int, prev: int, user: int = MISSING
-    ) -> int:
-        """`append_many` for one event; `prev` is the same user's newest row before it, or MISSING."""
-        one = (np.array([value], np.int64) for value in (visit, order, prev))
-        visits, orders, before = one
-        serials = self.append_many(
-            np.array([item], np.int32),
-            np.array([at_ms], np.int64),
-            np.array([kind], np.int8),
-            visit=visits,
-            order=orders,
-            prev=before,
-            user=np.array([user], np.int32),
-        )
-        return int(serials[0])
+    def append(self, row: HistoryRow) -> int:
+        """`append_many` for one event, which is live; returns its serial."""
+        return int(self.append_many(NewRows(*(np.array([value], np.int64) for value in row[:-1])))[0])
 
-    def append_many(
-        self,
-        item: Int32s,
-        at_ms: Int64s,
-        kind: Int8s,
-        *,
-        visit: Int64s,
-        order: Int64s,
-        prev: Int64s,
-        user: Int32s | None = None,
-    ) -> Int64s:
-        """Add a tick's events in order, arrays [P]; returns their serials, int64 [P].
+    def append_many(self, rows: NewRows) -> Int64s:
+        """Add a tick's events in order; returns their serials, int64 [P].
 
         Raises:
             ValueError: more events than the ring has rows.
         """
+        item, at_ms, kind, visit, order, prev, user = rows
         n = len(item)
         if n > self.capacity:
             raise ValueError("more events in one tick than the history ring has rows; raise histories.capacity")
@@ -143,7 +134,7 @@ class Histories(Component):
         self._bought.remove(self._hashes(overwritten), overwritten)
         self.item[at], self.at_ms[at], self.kind[at] = item, at_ms, kind
         self.visit[at], self.order[at], self.prev[at], self.live[at] = visit, order, prev, True
-        self.user[at] = MISSING if user is None else user
+        self.user[at] = user
         self.next_serial += n
         self._index(at)
         return serials

@@ -20,7 +20,7 @@ from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.exposures import ShownLists
 from stream_rec.stream.front import Front, FrontBatch
-from stream_rec.stream.histories import Histories
+from stream_rec.stream.histories import Histories, NewRows
 from stream_rec.stream.items import ItemTable
 from stream_rec.stream.joins import NONE
 from stream_rec.stream.judging import Events, Verdict
@@ -322,15 +322,8 @@ class Intake:
     def _append(self, lines: Lines) -> None:
         kept = np.flatnonzero(lines.positive & (lines.user != MISSING))
         if len(kept):
-            lines.serial[kept] = self.facts.histories.append_many(
-                lines.item[kept],
-                lines.at_ms[kept],
-                lines.kind[kept],
-                visit=lines.visit[kept],
-                order=lines.order[kept],
-                prev=lines.before[kept],
-                user=lines.user[kept],
-            )
+            columns = lines.item, lines.at_ms, lines.kind, lines.visit, lines.order, lines.before, lines.user
+            lines.serial[kept] = self.facts.histories.append_many(NewRows(*(column[kept] for column in columns)))
 
     def _refunds(self, lines: Lines, verdicts: list[Verdict | None]) -> list[tuple[int, ...]]:
         """Take purchases back, each looked for among what was bought before its refund."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 
 from stream_rec.stream.dedupe import Dedupe
-from stream_rec.stream.histories import Histories
+from stream_rec.stream.histories import Histories, NewRows
 from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
 
@@ -56,7 +56,7 @@ def main(n_ticks: int) -> None:
         stamps.append(time.process_time())
         visits = users.visits(rows, sessions, times, before)
         stamps.append(time.process_time())
-        histories.append_many(item, times, np.full(TICK, 2, np.int8), visit=visits.serial, order=zero, prev=before)
+        histories.append_many(NewRows(item, times, np.full(TICK, 2, np.int8), visits.serial, zero, before, rows))
         stamps.append(time.process_time())
         histories.gather(before[:300], 50)
         stamps.append(time.process_time())

@@ -10,7 +10,7 @@ from stream_rec.events import MISSING, Kind
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits, no_retractions
 from stream_rec.learn.learner import LearnSettings
 from stream_rec.learn.scoring import Catalogue
-from stream_rec.stream.histories import Histories
+from stream_rec.stream.histories import Histories, HistoryRow
 
 N_ITEMS = 30
 CATALOGUE = Catalogue(N_ITEMS)
@@ -46,7 +46,8 @@ class Shop:
             if t.visit not in self.before_visit:
                 self.before_visit[t.visit] = before
                 visits.append((t.visit, t.user, t.user, t.stand_in, t.at_ms, before))
-            serial = self.histories.append(t.item, t.at_ms, Kind.PURCHASE, visit=t.visit, order=0, prev=before)
+            row = HistoryRow(t.item, t.at_ms, Kind.PURCHASE, visit=t.visit, order=0, prev=before, user=t.user)
+            serial = self.histories.append(row)
             self.last[t.user] = serial
             event = self.number * 10_000 + e
             who, first = (t.user, t.user, t.stand_in), self.before_visit[t.visit]

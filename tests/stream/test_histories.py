@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from stream_rec.component import digest
 from stream_rec.events import MISSING, Kind
-from stream_rec.stream.histories import Histories, HistoryRow
+from stream_rec.stream.histories import Histories, HistoryRow, NewRows
 
 EVENT = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([Kind.CLICK, Kind.PURCHASE]), st.integers(0, 2))
 """User, item, kind, order."""
@@ -55,7 +55,7 @@ def fold(histories, oracle, events):
     for user, item, kind, order in events:
         at_ms = 10 * histories.next_serial
         prev = oracle.last.get(user, MISSING)
-        histories.append(item, at_ms, kind, visit=user, order=order, prev=prev, user=user)
+        histories.append(HistoryRow(item, at_ms, kind, visit=user, order=order, prev=prev, user=user))
         oracle.append(user, item, kind, order)
 
 
@@ -105,15 +105,7 @@ def test_appending_many_equals_appending_one_by_one(capacity, before, batch):
     fold(one, oracle, batch)
     rows = [one.row(s) for s in range(first, first + len(batch))]
     columns = {name: np.array([getattr(r, name) for r in rows], np.int64) for name in HistoryRow._fields}
-    serials = many.append_many(
-        columns["item"],
-        columns["at_ms"],
-        columns["kind"],
-        visit=columns["visit"],
-        order=columns["order"],
-        prev=columns["prev"],
-        user=columns["user"],
-    )
+    serials = many.append_many(NewRows(**{name: columns[name] for name in NewRows._fields}))
     assert serials.tolist() == list(range(first, first + len(batch)))
     assert digest(many.snapshot()) == digest(one.snapshot())
 
@@ -190,7 +182,7 @@ def test_a_restored_ring_finds_the_same_purchases_by_their_order(capacity, befor
     fresh.restore(histories.snapshot())
     for user, item_, kind, order_ in after:
         for ring in (histories, fresh):
-            ring.append(item_, 0, kind, visit=0, order=order_, prev=MISSING, user=user)
+            ring.append(HistoryRow(item_, 0, kind, visit=0, order=order_, prev=MISSING, user=user))
     found = [[ring.retract(MISSING, item, order) for _ in range(capacity + 1)] for ring in (histories, fresh)]
     assert found[0] == found[1]
     assert found[0] == sorted(found[0], reverse=True)
@@ -218,4 +210,4 @@ def test_an_overwritten_row_is_gone():
 def test_a_tick_larger_than_the_ring_is_refused():
     many = np.zeros(4, np.int64)
     with pytest.raises(ValueError, match="capacity"):
-        Histories(3).append_many(many, many, many, visit=many, order=many, prev=many)
+        Histories(3).append_many(NewRows(*[many] * 7))
