@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stream_rec.component import Snapshot
 from stream_rec.effects import Effects
 from stream_rec.errors import CheckpointRefused, JobFailed, LedgerMismatch
 from stream_rec.events import Record, Topic
@@ -82,6 +83,7 @@ class Loop:
         on_commit: Callable[[Tick, Effects], None] | None = None,
     ) -> None:
         self.pipeline = make_pipeline()
+        self._make_pipeline = make_pipeline
         self._ports = ports
         self._identity = identity
         self._max_records = max_records
@@ -134,10 +136,19 @@ class Loop:
             except CheckpointRefused:
                 continue
             at = by_chain.get(str(manifest["chain"]))
-            if at is not None and manifest["ledger_offset"] == entries[at][0]:
-                self.pipeline.restore(components)
+            if at is not None and manifest["ledger_offset"] == entries[at][0] and self._take_over(name, components):
                 return at + 1
         return 0
+
+    def _take_over(self, name: str, components: Mapping[str, Snapshot]) -> bool:
+        """Restore a state; one that does not fit this build's tables is left for an older one or the ledger itself."""
+        try:
+            self.pipeline.restore(components)
+        except (KeyError, ValueError, TypeError):
+            LOG.warning("checkpoint %s was written by a build with other tables; folding the ledger instead", name)
+            self.pipeline = self._make_pipeline()
+            return False
+        return True
 
     def _redo(self, offset: int, raw: bytes) -> None:
         entry = decode(raw, offset)

@@ -12,6 +12,7 @@ from stream_rec.cli import main
 from stream_rec.errors import InputRefused, JobFailed, LedgerMismatch, SettingsError
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.loop import Loop
+from stream_rec.stream.dedupe import Dedupe
 from tests.shop_files import KEY, small_settings, write_shop
 
 FILES = ("slates", "versions", "dead-letters", "ledger", "metrics")
@@ -206,3 +207,13 @@ def test_a_catalogue_exported_after_the_history_is_known_from_the_start_and_that
     first = json.loads((tmp_path / "out" / "slates.jsonl").read_text().splitlines()[0])
     assert summary["input"]["items_newer_than_range"] == len(lines)
     assert first["candidates"]["n"] > 50
+
+
+def test_a_checkpoint_of_other_tables_is_passed_over_and_the_ledger_folded(monkeypatch, tmp_path, shop, whole, caplog):
+    settings = small_settings(tmp_path)
+    interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
+    monkeypatch.setattr(Dedupe, "scalars", (*Dedupe.scalars, "n_of_a_later_build"))
+    monkeypatch.setattr(Dedupe, "n_of_a_later_build", 0, raising=False)
+    resumed = replay.run_replay(settings, events=shop[0], items=shop[1])
+    assert "other tables" in caplog.text
+    assert resumed["ledger_chain"] == whole[1]["ledger_chain"]
