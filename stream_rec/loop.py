@@ -252,7 +252,8 @@ class Loop:
         and does not stop the loop: the ledger is the truth and older checkpoints are whole.
 
         Args:
-            pin: this is the cut of a version: keep it, and that of the version before.
+            pin: this is the cut of a version: keep it, and that of the version before. While the store is still
+                writing it is passed over: copies that wait for a slow disk would fill the memory.
         """
         if not self.between_ticks:
             return
@@ -268,6 +269,8 @@ class Loop:
         }
         name = f"{positions.number:010d}-{positions.chain[:16]}"
         store = self._ports.checkpoints
+        if pin and store.busy():
+            return
         try:
             if pin:
                 store.pin(name)
@@ -375,11 +378,9 @@ class Loop:
 
 
 def settle_memory() -> None:
-    """Tell the garbage collector that what is there now stays, and to look for garbage once in many ticks.
+    """Let the garbage collector look for cycles once in several ticks instead of several times a tick.
 
-    A tick makes thousands of short-lived tuples and no cycles: at the default threshold the collector walks through
-    them several times a tick and finds nothing (a seventh of the time from bytes to window).
+    A tick makes thousands of short-lived tuples and hardly a cycle: at the default threshold the collector walks
+    through them again and again and finds nothing (a seventh of the time from bytes to window).
     """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(50_000, 10, 10)

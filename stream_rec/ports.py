@@ -92,6 +92,10 @@ class CheckpointStore(Protocol):
         """Let retention have a checkpoint again."""
         ...
 
+    def busy(self) -> bool:
+        """Whether an earlier save is still being written."""
+        ...
+
     def pinned(self) -> Sequence[str]:
         """Names that are pinned, newest tick first."""
         ...

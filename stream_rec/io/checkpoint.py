@@ -152,6 +152,10 @@ class FolderCheckpoints:
         self._pinned.discard(name)
         self._raise_failure(self._submit(PINNED, False, self._write_pins, sorted(self._pinned)))
 
+    def busy(self) -> bool:
+        """Whether anything that was handed over is not yet on the disk."""
+        return any(not waiting.future.done() for waiting in self._waiting)
+
     def pinned(self) -> Sequence[str]:
         """Names that are pinned, newest tick first."""
         return newest_first(self._pinned)

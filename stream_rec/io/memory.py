@@ -311,6 +311,10 @@ class MemoryCheckpoints:
         """Forget the name."""
         self._broker.pinned.discard(name)
 
+    def busy(self) -> bool:
+        """Never: nothing is slow here."""
+        return False
+
     def pinned(self) -> Sequence[str]:
         """Names that are pinned, newest tick first."""
         return newest_first(self._broker.pinned)

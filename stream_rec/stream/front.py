@@ -142,7 +142,7 @@ class Front:
         lines: list[Line] = []
         starts: list[int] = []
         about: list[Item] = []
-        refused: Ignored | None = None
+        refused = ""
         digests: set[int] = set()
         for nth, each in enumerate(objects):
             event, n = event_of(each, words)
@@ -153,15 +153,15 @@ class Front:
                     event.event_id = f"{event.event_id} {nth}"
                     its_lines, its_about = self._events.lines(index, record, event, nth=nth, words=[])
             except Ignored as outcome:
-                refused = outcome
+                refused = str(outcome)
                 continue
             digests.add(its_lines[0].event)
             starts.append(len(batch.lines) + len(lines))
             lines += its_lines
             about += its_about
         if not lines:
-            raise refused or Ignored("no_events")
-        if refused is not None:
+            raise Ignored(refused or "no_events")
+        if refused:
             words.append("part_ignored")
         batch.unknown_fields += n_unknown
         batch.starts += starts
