@@ -22,8 +22,10 @@ DEMO_SETTINGS: dict[str, object] = {
     "report.interval_ms": 3 * 3_600_000,
     "learn.light_cut_examples": 5_000,
     "learn.examination_exponent": 0.6,
+    "checkpoint.horizon_ms": 24 * 3_600_000,
 }
-"""A small shop: many small ticks, a version every two days; the exponent is the shop's own. Any of them can be set."""
+"""A small shop: many small ticks, a version every two days; the exponent is the shop's own, and nobody
+rebuilds an old state. Any of them can be set."""
 COUNTS = ("consumed", "accepted", "duplicate", "late", "dead_lettered", "ignored", "n_versions", "events_per_s")
 
 
