@@ -153,7 +153,7 @@ def replay_ports(
         JobFailed: another program is writing to the folder.
     """
     source = FileSource(events, items, since_ms=since_ms, until_ms=until_ms)
-    return _into_folder(settings, source, synchronous=True)
+    return _into_folder(settings, source)
 
 
 def input_of(*, events: Path, items: Path | None, since_ms: int | None, until_ms: int | None) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def input_of(*, events: Path, items: Path | None, since_ms: int | None, until_ms
 
 def memory_ports(settings: config.Settings, broker: MemoryBroker) -> Ports:
     """The in-memory transport in, the run folder out."""
-    return _into_folder(settings, MemorySource(broker), synchronous=True)
+    return _into_folder(settings, MemorySource(broker))
 
 
 def memory_broker(n_partitions: int) -> MemoryBroker:
@@ -187,7 +187,7 @@ def memory_broker(n_partitions: int) -> MemoryBroker:
     return MemoryBroker({"control": 1, "items": 1, "events": n_partitions})
 
 
-def _into_folder(settings: config.Settings, source: Any, *, synchronous: bool) -> Ports:
+def _into_folder(settings: config.Settings, source: Any) -> Ports:
     folder = settings.run_dir
     publisher = FolderPublisher(folder)
     checkpoints = FolderCheckpoints(
@@ -196,7 +196,7 @@ def _into_folder(settings: config.Settings, source: Any, *, synchronous: bool) -
         horizon_ms=settings.checkpoint.horizon_ms,
         sync_first=publisher.sync,
     )
-    return Ports(source, publisher, checkpoints, FolderWeights(folder / "weights", synchronous=synchronous))
+    return Ports(source, publisher, checkpoints, FolderWeights(folder / "weights", synchronous=True))
 
 
 def close(ports: Ports) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stream_rec.model.features import History
+
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Small = npt.NDArray[np.int8]
@@ -16,29 +18,10 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 
-class Gathered(Protocol):
-    """Histories of B users, newest first, padded with MISSING; every field is [B, L]."""
-
-    @property
-    def item(self) -> Rows:
-        """Item rows."""
-        ...
-
-    @property
-    def at_ms(self) -> Ints:
-        """Event times."""
-        ...
-
-    @property
-    def visit(self) -> Ints:
-        """Visit serials, never rising along a row."""
-        ...
-
-
 class HistoryReader(Protocol):
     """Reads users' histories as of a pointer."""
 
-    def gather(self, start: Ints, limit: int, born: Ints | None = None) -> Gathered:
+    def gather(self, start: Ints, limit: int, born: Ints | None = None) -> History:
         """Up to `limit` rows of each chain that begins at `start`; rows older than their item's birth are masked."""
         ...
 

@@ -134,9 +134,12 @@ class Learner:
         s, p = self.settings, batch.positives
         takes = first_takes(p, histories, catalogue.born)
         share = 4 if batch.lagging else 1
-        limits = {"seed": s.seed, "exponent": s.examination_exponent}
-        visits = training.wanted_visits(p, takes, limit=s.max_visit_examples // share, **limits)  # type: ignore[arg-type]
-        following = training.wanted_next(p, takes, limit=s.max_next_examples // share, **limits)  # type: ignore[arg-type]
+        visits = training.wanted_visits(
+            p, takes, limit=s.max_visit_examples // share, seed=s.seed, exponent=s.examination_exponent
+        )
+        following = training.wanted_next(
+            p, takes, limit=s.max_next_examples // share, seed=s.seed, exponent=s.examination_exponent
+        )
         groups = self._groups(catalogue.n_items)
         self._open(batch.visits, histories, catalogue)
         self._target(batch, takes, groups)
