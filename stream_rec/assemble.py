@@ -18,11 +18,12 @@ from stream_rec.io import datasets, lines
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.files import FileSource
 from stream_rec.io.folder import LOCK_NAME, FolderPublisher, FolderWeights
-from stream_rec.io.memory import MemoryBroker, MemorySource
+from stream_rec.io.memory import MemorySource
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.run_folder import committed_records, file_of
 from stream_rec.learn.learner import Learner, LearnSettings
-from stream_rec.loop import Ports
 from stream_rec.pipeline import Pipeline
+from stream_rec.ports import Ports
 from stream_rec.slates import SlateRules, SlateStage
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
 
     pipeline: sections.Pipeline = Field(default_factory=sections.Pipeline)
     worker: sections.Worker = Field(default_factory=sections.Worker)
+    kafka: sections.Kafka = Field(default_factory=sections.Kafka)
+    topics: sections.Topics = Field(default_factory=sections.Topics)
+    health: sections.Health = Field(default_factory=sections.Health)
     run: sections.Run = Field(default_factory=sections.Run)
     events: sections.Events = Field(default_factory=sections.Events)
     quality: sections.Quality = Field(default_factory=sections.Quality)
@@ -117,6 +120,10 @@ def knobs() -> Iterator[Knob]:
 
 
 KNOBS: dict[str, Knob] = {knob.name: knob for knob in knobs()}
+
+
+SECRETS = frozenset(name for name, knob in KNOBS.items() if "SecretStr" in str(knob.field.annotation))
+"""Settings whose value is never shown."""
 
 
 def load(
@@ -223,7 +230,11 @@ def _explain(error: ValidationError, values: Mapping[str, object], origin: Mappi
         if name in told:
             continue
         told.add(name)
-        given = MASK if name.startswith("privacy.") else repr(str(values.get(name, problem.get("input"))))[:80]
+        given = (
+            MASK
+            if name.startswith("privacy.") or name in SECRETS
+            else repr(str(values.get(name, problem.get("input"))))[:80]
+        )
         fix = problem["msg"].replace("Input should be", "it should be").removeprefix("Value error, ")
         meaning = KNOBS[name].field.description if name in KNOBS else ""
         yield f"{name} = {given} ({origin.get(name, DEFAULT)}): {fix}. {meaning}"

@@ -19,7 +19,8 @@ from stream_rec.clock import ManualClock
 from stream_rec.demo import DemoView
 from stream_rec.effects import Effects
 from stream_rec.events import Topic
-from stream_rec.loop import Identity, Live, Loop
+from stream_rec.fold import Identity
+from stream_rec.loop import Live, Loop
 from stream_rec.simulate import Shop
 from stream_rec.simulate_taste import HOUR_MS
 from stream_rec.stopping import Stopping
@@ -142,8 +143,8 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
             identity,
             max_records=settings.tick.max_records,
             live=Live(settings.watermark.idle_ms, settings.tick.lagging_records),
-            on_commit=committed,
         )
+        loop.on_commit = committed
         clock = ManualClock(shop.start_ms)
         worker = Worker(loop, clock, max_wait_ms=settings.tick.max_wait_ms, checkpoint_every_ms=CHECKPOINT_MS)
         worker.start()

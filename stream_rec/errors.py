@@ -7,7 +7,9 @@ StreamRecError
 |- JobFailed         stop, exit 1: one line says why and what to do
 |  |- LedgerMismatch      a muted tick did not reproduce what its ledger entry says
 |  |- InputGone           records a ledger entry names can no longer be read
-|  `- CheckpointRefused   a checkpoint is torn, foreign or of a newer format
+|  |- CheckpointRefused   a checkpoint is torn, foreign or of a newer format
+|  `- Unreachable         a service does not answer or lets nobody in; a worker that ran before waits instead
+|- Unsettled         retry: whether a transaction was committed is not known; the ledger will say
 `- BadRecord         dead-letter: one record cannot be used; never stops the worker
 """
 
@@ -52,6 +54,22 @@ class InputGone(JobFailed):
 
 class CheckpointRefused(JobFailed):
     """A checkpoint cannot be used: torn, foreign, or written by a newer format."""
+
+
+class Unreachable(JobFailed):
+    """A service outside does not answer, or does not let us in: a client cannot tell these apart."""
+
+
+class Unsettled(StreamRecError):
+    """A transaction failed on the way; only the ledger tells whether it was committed. Drop the state and recover.
+
+    `counts` says whether the tick itself may be at fault: three such failures of one tick end the worker. `fenced`
+    says that the brokers named another producer, or our own time-out, which look alike.
+    """
+
+    def __init__(self, message: str, *, counts: bool = True, fenced: bool = False) -> None:
+        super().__init__(message)
+        self.counts, self.fenced = counts, fenced
 
 
 class BadRecord(StreamRecError):

@@ -8,44 +8,24 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from stream_rec.component import Snapshot
 from stream_rec.effects import Effects
-from stream_rec.errors import CheckpointRefused, JobFailed, LedgerMismatch
+from stream_rec.errors import JobFailed
 from stream_rec.events import Record, Topic
+from stream_rec.fold import Fold, Identity, Loaded, reread
 from stream_rec.pipeline import Pipeline
-from stream_rec.ports import CheckpointStore, EventSource, Publisher, TopicPartition, WeightStore
-from stream_rec.stream.ledger import chain_of, decode, encode
-from stream_rec.stream.tick import Tick, digest_of, ranges_of
+from stream_rec.ports import Ports, TopicPartition
+from stream_rec.stream.ledger import decode, encode
+from stream_rec.stream.tick import Tick, ranges_of
 
 FORMAT = 1
 MAX_EMPTY_TICKS = 10_000
 CUTS_KEPT = 2
 """Checkpoints kept of version cuts: the newest and its parent."""
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Everything outside that the loop may touch."""
-
-    source: EventSource
-    publisher: Publisher
-    checkpoints: CheckpointStore
-    weights: WeightStore
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who runs: what a ledger entry says of settings, build and learner, and what genesis says of the input."""
-
-    settings_digest: str
-    build_digest: str
-    learner: str
-    genesis: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +40,19 @@ class Live:
     lagging_records: int = 50_000
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a pipeline without a ledger begins.
+
+    `start` gives the first offset of each input partition, 0 where it names none; `init` is the state of another run
+    that this one continues; `make_under` builds a pipeline under settings that a ledger kept.
+    """
+
+    start: Callable[[], Mapping[TopicPartition, int]] = field(default=dict)
+    init: Callable[[], Loaded] | None = None
+    make_under: Callable[[Mapping[str, Any]], Pipeline] | None = None
+
+
 class Loop:
     """Folds ticks until told to stop.
 
@@ -69,7 +62,7 @@ class Loop:
         identity: what the ledger records of this run.
         max_records: records a tick closes at; also the most that is buffered of a partition.
         live: how a long-running worker differs from a bounded replay; None for a replay.
-        on_commit: called after each commit with the tick and its effects (progress, the simulated shop).
+        beginning: where a pipeline without a ledger begins.
     """
 
     def __init__(
@@ -80,111 +73,120 @@ class Loop:
         *,
         max_records: int = 1024,
         live: Live | None = None,
-        on_commit: Callable[[Tick, Effects], None] | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
-        self.pipeline = make_pipeline()
-        self._make_pipeline = make_pipeline
+        beginning = beginning or Beginning()
+        self._fold = Fold(make_pipeline, identity, make_under=beginning.make_under, init=beginning.init)
+        self._beginning = beginning
         self._ports = ports
         self._identity = identity
         self._max_records = max_records
         self._live = live
         self._heard_at_ms: dict[TopicPartition, int] = {}
-        self._on_commit = on_commit
-        self._buffers: dict[TopicPartition, list[Record]] = {p: [] for p in ports.source.partitions()}
+        self._buffers: dict[TopicPartition, list[Record]] = {}
         self._durable: list[str] = []
-        self._differed: list[int] = []
-        self.between_ticks = True
-        """False from the start of a fold to its commit: the state is then that of no committed tick."""
+        self.on_commit: Callable[[Tick, Effects], None] | None = None
+        """Called after each commit with the tick and its effects (progress, the simulated shop)."""
+        self.attempted = b""
+        """The entry that was last given to the publisher."""
+        self.current: Tick | None = None
+        """The tick between its cut and its commit; the state is then that of no committed tick."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline with its state."""
+        return self._fold.pipeline
+
+    @property
+    def between_ticks(self) -> bool:
+        """Whether the state is that of a committed tick."""
+        return self.current is None
 
     # ---- start and recovery
 
     def recover(self) -> None:
         """Bring the state to the end of the ledger, muted; an empty ledger gets its genesis entry.
 
+        Most of the way is gone before this learner fences any other, so that two that start at once cannot keep
+        each other from ever getting there.
+
         Raises:
             LedgerMismatch: a muted tick differs from its entry, or the chain is broken.
             InputGone: records that an entry names can no longer be read.
+            Fenced: another learner took over meanwhile.
         """
-        entries = self._ports.publisher.read_ledger()
-        if not entries:
+        self._redo_from(self._fold.restore(self._ports.checkpoints, self._ports.publisher))
+        self._ports.publisher.take_over()
+        self._redo_from(self.pipeline.positions.ledger_offset + 1)
+        if self.pipeline.positions.number < 0:
             self._begin()
-        else:
-            done = self._restore(entries)
-            for offset, raw in entries[done:]:
-                self._redo(offset, raw)
-            if self._live:
-                self._commit("claim", {}, Effects(outputs=()))
-        positions = self.pipeline.positions
-        self._ports.source.seek({p: positions.next_of(p) for p in self._buffers})
+        elif self._live:
+            self._claim()
+        self._go_on()
+
+    def _redo_from(self, offset: int) -> None:
+        for at, raw in self._ports.publisher.read_ledger(offset):
+            self._fold.redo(at, raw, self._ports.source)
+
+    def _begin(self) -> None:
+        if self._beginning.init is not None:
+            self._fold.begin_from_init()
+        source = self._ports.source
+        start = dict.fromkeys(source.partitions(), 0) | dict(self._beginning.start())
+        body: dict[str, Any] = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
+        if ids := source.topic_ids():
+            body["topic_ids"] = dict(sorted(ids.items()))
+        self._fold.adopt_own()
+        self._fold.begin(body)
+        self._commit("genesis", body, Effects(outputs=()))
+        self.checkpoint()
+
+    def _claim(self) -> None:
+        changed = self._fold.adopt_own()
+        body: dict[str, Any] = {"session": self._identity.session} if self._identity.session else {}
+        self._commit("claim", body | ({"semantic": self._identity.semantic} if changed else {}), Effects(outputs=()))
+
+    def _go_on(self) -> None:
+        positions, source = self.pipeline.positions, self._ports.source
+        source.same_topics(positions.topic_ids, positions.partitions())
+        self._buffers = {p: [] for p in positions.partitions()}
+        source.seek({p: positions.next_of(p) for p in self._buffers})
         for version, tensors in self.pipeline.pending_weights().items():
             self._ports.weights.put(version, tensors)
         settle_memory()
 
-    def _begin(self) -> None:
-        start = dict.fromkeys(self._buffers, 0)
-        self.pipeline.begin(start)
-        body = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
-        self._commit("genesis", body, Effects(outputs=()))
-        self.checkpoint()
+    def follow(self, entries: Iterable[tuple[int, bytes]], publish: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Fold the entries of another ledger from its genesis on and commit the same ticks under this one.
 
-    def _restore(self, entries: Sequence[tuple[int, bytes]]) -> int:
-        """Load the newest checkpoint that the ledger vouches for; returns how many entries it covers."""
-        by_chain = {chain_of(raw): i for i, (_, raw) in enumerate(entries)}
-        for name in self._ports.checkpoints.names():
-            try:
-                manifest, components = self._ports.checkpoints.load(name)
-            except CheckpointRefused:
-                continue
-            at = by_chain.get(str(manifest["chain"]))
-            if at is not None and manifest["ledger_offset"] == entries[at][0] and self._take_over(name, components):
-                return at + 1
-        return 0
+        Numbers, settings and effects are theirs; outputs go out where `publish` says so of the entry. Entries that
+        an earlier start of this replay committed are passed over.
 
-    def _take_over(self, name: str, components: Mapping[str, Snapshot]) -> bool:
-        """Restore a state; one that does not fit this build's tables is left for an older one or the ledger itself."""
-        try:
-            self.pipeline.restore(components)
-        except (KeyError, ValueError, TypeError):
-            LOG.warning("checkpoint %s was written by a build with other tables; folding the ledger instead", name)
-            self.pipeline = self._make_pipeline()
-            return False
-        return True
+        Raises:
+            LedgerMismatch: a tick gives other effects than theirs, under the same build.
+        """
+        for offset, raw in entries:
+            entry = decode(raw, offset)
+            if entry["n"] > self.pipeline.positions.number:
+                self._mirror(entry, mute=not publish(entry))
 
-    def _redo(self, offset: int, raw: bytes) -> None:
-        entry = decode(raw, offset)
-        positions = self.pipeline.positions
-        if entry["n"] != positions.number + 1 or entry["prev"] != positions.chain:
-            raise LedgerMismatch(f"the ledger's chain is broken at tick {entry['n']}, offset {offset}")
+    def _mirror(self, entry: Mapping[str, Any], *, mute: bool) -> None:
+        body = {k: v for k, v in entry.items() if k not in ("n", "prev", "kind", "settings", "build", "learner")}
+        effects = Effects(outputs=())
+        self._fold.follow_settings(entry)
         if entry["kind"] == "genesis":
-            self.pipeline.begin({(t, p): o for t, p, o in entry["start"]})
+            self._fold.begin(entry)
+            body |= self._identity.genesis | {"semantic": entry["semantic"]}
         elif entry["kind"] == "tick":
-            tick = Tick.from_json(entry["n"], entry["tick"])
-            effects = self.pipeline.fold(tick, self._reread(tick))
-            self._prove(entry, effects)
-        self._step_over(raw, offset)
-
-    def _reread(self, tick: Tick) -> list[Record]:
-        buffers: dict[TopicPartition, Sequence[Record]] = {}
-        for r in tick.ranges:
-            records = self._ports.source.read_range((r.topic, r.partition), r.first, r.n_records)
-            if len(records) != r.n_records or records[-1].offset + 1 != r.next or digest_of(records) != r.digest:
-                raise LedgerMismatch(
-                    f"the input differs from what tick {tick.number} read: {r.topic}/{r.partition}, "
-                    f"offsets {r.first} to {r.next - 1}; bring the original input back or start in a new folder"
-                )
-            buffers[r.topic, r.partition] = records
-        return self.pipeline.positions.order(buffers)
-
-    def _prove(self, entry: dict[str, Any], effects: Effects) -> None:
-        if entry["effects_digest"] == effects.digest():
-            return
-        if entry["build"] != self._identity.build_digest:
-            self._differed.append(entry["n"])
-            return
-        raise LedgerMismatch(
-            f"tick {entry['n']} gave other effects than its ledger entry records, under the same build: "
-            "this is a bug; keep the run folder and report it"
-        )
+            self.current = Tick.from_json(entry["n"], entry["tick"])
+            records = reread(self.current, self._ports.source, self.pipeline.positions)
+            effects = self.pipeline.fold(self.current, records)
+            self._fold.prove(entry, effects)
+            body["effects_digest"] = effects.digest()
+            if mute:
+                body["outputs"], effects = {}, Effects(outputs=(), weights=effects.weights)
+        tick = self.current
+        self._commit(entry["kind"], body, effects)
+        self._after_commit(tick, effects)
 
     # ---- going on
 
@@ -194,19 +196,20 @@ class Loop:
         n = sum(len(buffer) for buffer in self._buffers.values())
         return n, n >= self._max_records
 
-    def step(self, *, drain: bool = False, cut_at_ms: int | None = None) -> bool:
+    def step(self, *, drain: bool = False, cut_at_ms: int | None = None, even_empty: bool = False) -> bool:
         """Cut, fold and commit one tick; False when there was nothing to take and nothing due.
 
         Args:
             drain: cut a last, possibly empty tick that closes the run.
             cut_at_ms: the worker's clock; None takes the records' own time (a backfill).
+            even_empty: cut it in any case: a sign of life.
         """
         self._fill()
         records = self.pipeline.positions.order(self._buffers)[: self._max_records]
         facts = self._facts(records, drain, cut_at_ms)
-        if not records and not drain and not self._due(facts):
+        if not records and not drain and not even_empty and not self._due(facts):
             return False
-        self.between_ticks = False
+        self.current = facts
         effects = self.pipeline.fold(facts, records)
         self._take(records)
         body = {
@@ -217,14 +220,16 @@ class Loop:
             "reasons": {outcome: dict(table) for outcome, table in effects.reasons.items()},
         }
         self._commit("tick", body, effects)
-        self.between_ticks = True
+        self._after_commit(facts, effects)
+        return True
+
+    def _after_commit(self, tick: Tick | None, effects: Effects) -> None:
         for version, tensors in effects.weights.items():
             self._ports.weights.put(version, tensors)
         if effects.weights:
             self.checkpoint(pin=True)
-        if self._on_commit:
-            self._on_commit(facts, effects)
-        return True
+        if self.on_commit and tick is not None:
+            self.on_commit(tick, effects)
 
     def run_to_end(
         self, after_step: Callable[[], None] | None = None, *, stopped: Callable[[], bool] = lambda: False
@@ -264,7 +269,8 @@ class Loop:
             "chain": positions.chain,
             "ledger_offset": positions.ledger_offset,
             "cut_at_ms": positions.record_time_ms(),
-            "settings": self._identity.settings_digest,
+            "settings": self._fold.settings_digest,
+            "semantic": self._fold.semantic,
             "build": self._identity.build_digest,
         }
         name = f"{positions.number:010d}-{positions.chain[:16]}"
@@ -289,11 +295,11 @@ class Loop:
 
     def _fill(self) -> None:
         """Top up the buffers; on a live topic the catalogue is read to its end before the first event."""
-        partitions = list(self._buffers)
+        partitions, source = list(self._buffers), self._ports.source
         if self._live and not self._events_begun():
-            items = [p for p in partitions if p[0] != Topic.EVENTS]
-            filled = [self._fill_one(p) for p in items]
-            if any(filled):
+            early = [p for p in partitions if p[0] != Topic.EVENTS]
+            filled = [self._fill_one(p) for p in early]
+            if any(filled) or any(source.behind(p) for p in early):
                 return
         for partition in partitions:
             self._fill_one(partition)
@@ -319,6 +325,7 @@ class Loop:
             if r.topic == Topic.EVENTS and source.in_future((r.topic, r.partition), r.offset)
         )
         first = {p: positions.next_of(p) for p in self._buffers}
+        appeared = self._appeared()
         return Tick(
             number=positions.number + 1,
             ranges=ranges_of(records, first),
@@ -328,7 +335,18 @@ class Loop:
             lagging=self._live is not None and source.lag() > self._live.lagging_records,
             drain=drain,
             weights_durable=tuple(self._durable),
+            appeared=appeared,
         )
+
+    def _appeared(self) -> tuple[TopicPartition, ...]:
+        """Input partitions that came into being since the last tick; from the next one on they are read."""
+        there = self._ports.source.partitions()
+        if self._live is None or len(there) == len(self._buffers):
+            return ()
+        new = tuple(p for p in there if p not in self._buffers)
+        self._buffers |= {p: [] for p in new}
+        self._ports.source.seek(dict.fromkeys(new, 0))
+        return new
 
     def _idle(self, now_ms: int | None) -> tuple[int, ...]:
         """Events partitions that are caught up and silent for long; in a backfill none is."""
@@ -340,12 +358,12 @@ class Loop:
                 heard = self._heard_at_ms.setdefault(partition, now_ms)
                 if buffer:
                     self._heard_at_ms[partition] = now_ms
-                elif now_ms - heard >= self._live.idle_ms:
+                elif now_ms - heard >= self._live.idle_ms and not self._ports.source.behind(partition):
                     silent.append(partition[1])
         return tuple(sorted(silent))
 
     def _due(self, facts: Tick) -> bool:
-        return bool(facts.weights_durable) or self.pipeline.due(facts.cut_at_ms)
+        return bool(facts.weights_durable or facts.appeared) or self.pipeline.due(facts.cut_at_ms)
 
     def _take(self, records: Sequence[Record]) -> None:
         taken: dict[TopicPartition, int] = {}
@@ -358,23 +376,18 @@ class Loop:
     def _commit(self, kind: str, body: dict[str, Any], effects: Effects) -> None:
         positions = self.pipeline.positions
         who = {
-            "settings": self._identity.settings_digest,
+            "settings": self._fold.settings_digest,
             "build": self._identity.build_digest,
             "learner": self._identity.learner,
         }
-        if self._differed:
+        if self._fold.differed:
             # Another build may round otherwise; that it did is part of the truth.
-            body = {**body, "differed": self._differed}
-            self._differed = []
-        raw = encode(positions.number + 1, positions.chain, kind, {**who, **body})
-        offset = self._ports.publisher.commit(effects.outputs, raw)
-        self._step_over(raw, offset)
-
-    def _step_over(self, raw: bytes, offset: int) -> None:
-        positions = self.pipeline.positions
-        positions.number += 1
-        positions.chain = chain_of(raw)
-        positions.ledger_offset = offset
+            body = {**body, "differed": self._fold.differed}
+            self._fold.differed = []
+        self.attempted = encode(positions.number + 1, positions.chain, kind, {**who, **body})
+        offset = self._ports.publisher.commit(effects.outputs, self.attempted)
+        self._fold.step_over(self.attempted, offset)
+        self.current = None
 
 
 def settle_memory() -> None:

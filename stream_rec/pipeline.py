@@ -121,9 +121,9 @@ class Pipeline:
 
     # ---- the fold
 
-    def begin(self, start: Mapping[tuple[str, int], int]) -> None:
-        """Take what a genesis entry says: the input partitions and the offsets they start from."""
-        self.positions.start(start)
+    def begin(self, start: Mapping[tuple[str, int], int], topic_ids: Mapping[str, str] | None = None) -> None:
+        """Take what a genesis entry says: the input partitions, the offsets they start from, who their topics are."""
+        self.positions.start(start, topic_ids)
         self.facts.watermarks.follow(number for topic, number in start if topic == Topic.EVENTS)
 
     def fold(self, tick: Tick, records: Sequence[Record]) -> Effects:
@@ -134,6 +134,7 @@ class Pipeline:
         """
         items = self.facts.items
         servable_before = items.servable()
+        self.facts.watermarks.follow(number for topic, number in tick.appeared if topic == Topic.EVENTS)
         taken = self._intake.read(tick, records)
         batch = self._batch(tick, taken)
         learner = self.learner

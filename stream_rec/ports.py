@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ class EventSource(Protocol):
     """Ordered records of the input partitions, re-readable by offset."""
 
     def partitions(self) -> Sequence[TopicPartition]:
-        """All input partitions, in (topic, partition) order."""
+        """All input partitions there are now, in (topic, partition) order; of a live topic more may appear."""
         ...
 
     def seek(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -33,6 +34,22 @@ class EventSource(Protocol):
 
         Raises:
             InputGone: fewer than `count` can be read there any more.
+        """
+        ...
+
+    def behind(self, partition: TopicPartition) -> bool:
+        """Whether records of this partition are known, or must be assumed, to be there that were not polled yet."""
+        ...
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """Topic to the identity its transport gave it; empty where topics have none."""
+        ...
+
+    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
+        """Compare the input with the one that a ledger began with.
+
+        Raises:
+            InputGone: a topic is another one now, or has fewer partitions.
         """
         ...
 
@@ -56,8 +73,20 @@ class Publisher(Protocol):
         """Write and make visible; returns the ledger offset of the entry."""
         ...
 
-    def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
-        """(offset, entry) of every committed ledger entry from `offset` on."""
+    def take_over(self) -> None:
+        """Become the one writer: whoever wrote before is fenced, and what it left open is settled.
+
+        Raises:
+            Fenced: that is not possible now.
+        """
+        ...
+
+    def read_ledger(self, offset: int = 0) -> Iterable[tuple[int, bytes]]:
+        """(offset, entry) of every committed ledger entry from `offset` on, as of the call; 0 begins with the oldest.
+
+        Raises:
+            InputGone: the entry at a given offset above 0 was deleted by the ledger's retention.
+        """
         ...
 
     def close(self) -> None:
@@ -127,3 +156,13 @@ class WeightStore(Protocol):
     def close(self) -> None:
         """Finish writing and release what is held."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside that the loop may touch."""
+
+    source: EventSource
+    publisher: Publisher
+    checkpoints: CheckpointStore
+    weights: WeightStore

@@ -15,7 +15,8 @@ import msgspec
 from stream_rec import assemble, build, config, summary
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
-from stream_rec.loop import Identity, Loop
+from stream_rec.fold import Identity
+from stream_rec.loop import Loop
 from stream_rec.progress import Progress
 from stream_rec.stopping import Stopping
 
@@ -58,15 +59,15 @@ def run_replay(
     identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "replay", genesis)
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
     try:
-        _same_run(ports.publisher.read_ledger(), identity)
+        _same_run(next(iter(ports.publisher.read_ledger()), None), identity)
         with Stopping() as stopping, Progress("replay", timed=since is None and until is None) as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(settings),
                 ports,
                 identity,
                 max_records=settings.tick.max_records,
-                on_commit=progress.committed,
             )
+            loop.on_commit = progress.committed
             result = _run(loop, settings, progress, source=ports.source, stopping=stopping)
     finally:
         assemble.close(ports)
@@ -106,11 +107,11 @@ def _run(
     return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
 
 
-def _same_run(entries: Any, identity: Identity) -> None:
+def _same_run(genesis: tuple[int, bytes] | None, identity: Identity) -> None:
     """Refuse to go on in a folder that another mode, other input or other settings began; says what differs."""
-    if not entries:
+    if genesis is None:
         return
-    first = msgspec.json.decode(entries[0][1])
+    first = msgspec.json.decode(genesis[1])
     own = msgspec.json.decode(msgspec.json.encode(identity.genesis))
     if first.get("mode") != own["mode"]:
         raise SettingsError(f"this folder holds a {first.get('mode', 'worker')}'s run; choose another --out")

@@ -78,6 +78,57 @@ class Pipeline(Section):
     name: Name = operational("stream-rec", "Name of the pipeline: its transactional id and its default run folder.")
 
 
+class Kafka(Section):
+    """How the brokers are reached. Consumers and producers are tuned by the program itself."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1)] = operational(
+        "localhost:9092", "Brokers to begin with, host:port between commas."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = operational(
+        "PLAINTEXT", "How to talk to them; SSL and SASL_SSL encrypt."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = operational(
+        "SCRAM-SHA-512", "How to prove who we are, under SASL_PLAINTEXT and SASL_SSL."
+    )
+    sasl_username: str = operational("", "Name to log in with.")
+    sasl_password: SecretStr | None = operational(None, "Password to log in with. Set it in the environment.")
+    ssl_cafile: PathSetting = operational(None, "Certificates to trust, PEM; the system's when not set.")
+    ssl_certfile: PathSetting = operational(None, "Our own certificate, PEM, where brokers ask for one.")
+    ssl_keyfile: PathSetting = operational(None, "Its private key, PEM.")
+    compression: Literal["none", "gzip", "lz4", "zstd"] = operational("zstd", "Compression of what is published.")
+    max_message_bytes: int = operational(
+        1_048_576, "Bytes a published record may have; the topics' `max.message.bytes`.", ge=1_024, le=64 * 1_048_576
+    )
+    connect_timeout_ms: int = operational(
+        15_000, "Time in ms within which a first connection must come about.", ge=SECOND_MS, le=10 * MINUTE_MS
+    )
+    transaction_timeout_ms: int = operational(
+        5_000,
+        "Time in ms after which brokers abort a transaction whose worker is gone.",
+        ge=SECOND_MS,
+        le=15 * MINUTE_MS,
+    )
+
+
+class Topics(Section):
+    """What the topics are called."""
+
+    events: Name = operational("events", "Topic of the shop's events, keyed by user.")
+    items: Name = operational("items", "Compacted topic of the catalogue, keyed by item.")
+    control: Name = operational("control", "Topic of commands to the worker; one partition.")
+    slates: Name = operational("slates", "Topic of the published slates.")
+    versions: Name = operational("versions", "Compacted topic of promotions, rollbacks and answers to commands.")
+    ledger: Name = operational("ledger", "Topic of the ledger; one partition, one a pipeline.")
+    dead_letters: Name = operational("dead-letters", "Topic of records that could not be used.")
+
+
+class Health(Section):
+    """Where the worker says how it is: /healthz, /readyz, /status, /metrics."""
+
+    host: str = operational("127.0.0.1", "Address that health is served at; 0.0.0.0 for every one of the machine.")
+    port: int = operational(8099, "Port that health is served at. 0: it is not.", ge=0, le=65_535)
+
+
 class Worker(Section):
     """Who runs it."""
 
@@ -86,6 +137,10 @@ class Worker(Section):
         "Name of this worker; a worker of the same name takes over from a dead one at once.",
         shown="host name",
     )
+    silence_ms: int = operational(
+        5_000, "Silence in ms after which a learner of another name is taken for dead; a live one writes oftener.",
+        ge=SECOND_MS, le=10 * MINUTE_MS,
+    )  # fmt: skip
 
 
 class Run(Section):

@@ -8,8 +8,11 @@ import pytest
 from stream_rec import assemble
 from stream_rec.clock import ManualClock
 from stream_rec.events import Topic
-from stream_rec.io.memory import MemoryBroker, MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
-from stream_rec.loop import Identity, Live, Loop, Ports
+from stream_rec.fold import Identity
+from stream_rec.io.memory import MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
+from stream_rec.io.memory_broker import MemoryBroker
+from stream_rec.loop import Live, Loop
+from stream_rec.ports import Ports
 from stream_rec.worker import Worker
 from tests.shop_files import small_settings
 

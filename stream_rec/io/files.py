@@ -102,6 +102,17 @@ class FileSource:
             )
         return records
 
+    def behind(self, partition: TopicPartition) -> bool:
+        """Whether a selected record is left."""
+        return not self.exhausted(partition)
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """None: which files these are stands in the genesis entry by their content."""
+        return {}
+
+    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
+        """Nothing to compare: the digests in the genesis entry are."""
+
     def exhausted(self, partition: TopicPartition) -> bool:
         """Whether no selected record is left."""
         return self._cursors[partition].ended()

@@ -79,6 +79,9 @@ class FolderPublisher:
         self._passing("after_commit")
         return len(self._starts) - 2
 
+    def take_over(self) -> None:
+        """Nothing to do: whoever holds the folder's lock is its one writer."""
+
     def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
         """(line number, entry) of every committed entry from line `offset` on."""
         first = max(0, offset)

@@ -12,153 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from stream_rec.component import Snapshot
-from stream_rec.errors import CheckpointRefused, Fenced, InputGone, JobFailed
+from stream_rec.errors import CheckpointRefused, InputGone, JobFailed
 from stream_rec.events import Output, Record, Topic
 from stream_rec.io.faults import Faults, passing_of
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.retention import newest_first
+from stream_rec.io.same_topics import same_topics
 from stream_rec.io.stored import StoredCheckpoint
 from stream_rec.ports import TopicPartition
-
-Headers = tuple[tuple[str, bytes], ...]
-
-COMMITTED, OPEN, ABORTED = "committed", "open", "aborted"
-
-
-class MemoryBroker:
-    """Topics in memory, with the semantics of Kafka that the worker leans on.
-
-    Offsets of inputs count up from 0 in each partition. Output topics have one partition; a transaction that ends
-    leaves a marker, so their offsets have gaps, as on Kafka.
-
-    Args:
-        partitions: input topic to number of partitions.
-
-    >>> broker = MemoryBroker()
-    >>> broker.append(Topic.EVENTS, 0, b'{"n":1}', timestamp_ms=5), broker.append(Topic.EVENTS, 0, b'{"n":2}')
-    (0, 1)
-    """
-
-    def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
-        counts = {Topic.CONTROL: 1, Topic.ITEMS: 1, Topic.EVENTS: 1} if partitions is None else partitions
-        self.inputs: dict[TopicPartition, list[Record]] = {
-            (topic, number): [] for topic, n in sorted(counts.items()) for number in range(n)
-        }
-        self.ended = False
-        self.checkpoints: dict[str, StoredCheckpoint] = {}
-        self.pinned: set[str] = set()
-        self.weights: dict[str, dict[str, np.ndarray]] = {}
-        self._next: dict[TopicPartition, int] = dict.fromkeys(self.inputs, 0)
-        self._logs: dict[str, list[tuple[int, Output | None]]] = {}
-        self._status: dict[int, str] = {}
-        self._claims = 0
-
-    # ---- inputs
-
-    def append(
-        self,
-        topic: str,
-        partition: int,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        timestamp_ms: int = 0,
-        headers: Headers = (),
-    ) -> int:
-        """Add one input record; returns its offset."""
-        at = topic, partition
-        offset = self._next[at]
-        self.inputs[at].append(Record(topic, partition, offset, timestamp_ms, key, value, headers))
-        self._next[at] = offset + 1
-        return offset
-
-    def extend(self, records: Iterable[Record]) -> None:
-        """Add input records in order; each gets the next offset of its partition, whatever it carried."""
-        for record in records:
-            at = record.topic, record.partition
-            offset = self._next[at]
-            self.inputs[at].append(record if record.offset == offset else record._replace(offset=offset))
-            self._next[at] = offset + 1
-
-    def end(self) -> None:
-        """Say that no more input will come."""
-        self.ended = True
-
-    def drop_before(self, partition: TopicPartition, offset: int) -> None:
-        """Retention: forget the input records before `offset`."""
-        self.inputs[partition] = [r for r in self.inputs[partition] if r.offset >= offset]
-
-    def remove(self, partition: TopicPartition, offset: int) -> None:
-        """Compaction: forget one input record and leave a gap."""
-        self.inputs[partition] = [r for r in self.inputs[partition] if r.offset != offset]
-
-    def end_offset(self, partition: TopicPartition) -> int:
-        """Offset the next record of an input partition will get."""
-        return self._next[partition]
-
-    # ---- outputs
-
-    def claim(self) -> int:
-        """Become the one writer: aborts what an older one left open and fences it; returns the claim's number."""
-        self._claims += 1
-        for number, status in self._status.items():
-            if status == OPEN:
-                self._finish(number, ABORTED)
-        return self._claims
-
-    def begin(self, claim: int) -> int:
-        """Open a transaction.
-
-        Raises:
-            Fenced: another writer has claimed since.
-        """
-        self._check(claim)
-        number = len(self._status)
-        self._status[number] = OPEN
-        return number
-
-    def write(self, transaction: int, output: Output) -> int:
-        """Append to an output topic within a transaction; returns the offset."""
-        if self._status[transaction] != OPEN:
-            raise Fenced("another learner has claimed the pipeline; this one stops")
-        log = self._logs.setdefault(output.topic, [])
-        log.append((transaction, output))
-        return len(log) - 1
-
-    def commit(self, transaction: int, claim: int) -> None:
-        """Make a transaction visible, whole.
-
-        Raises:
-            Fenced: another writer has claimed since; the transaction was aborted.
-        """
-        self._check(claim)
-        self._finish(transaction, COMMITTED)
-
-    def read_committed(self, topic: str, offset: int = 0) -> list[tuple[int, Output]]:
-        """(offset, output) from `offset` on, up to the first open transaction, without aborted ones."""
-        out: list[tuple[int, Output]] = []
-        log = self._logs.get(topic, [])
-        for at in range(max(0, offset), len(log)):
-            transaction, output = log[at]
-            status = self._status[transaction]
-            if status == OPEN:
-                break
-            if status == COMMITTED and output is not None:
-                out.append((at, output))
-        return out
-
-    def outputs(self, topic: str) -> list[Output]:
-        """All a `read_committed` reader sees of a topic."""
-        return [output for _, output in self.read_committed(topic)]
-
-    def _check(self, claim: int) -> None:
-        if claim != self._claims:
-            raise Fenced("another learner has claimed the pipeline; this one stops")
-
-    def _finish(self, transaction: int, status: str) -> None:
-        self._status[transaction] = status
-        for log in self._logs.values():
-            if log[-1][0] == transaction:
-                log.append((transaction, None))
 
 
 class MemorySource:
@@ -176,12 +37,12 @@ class MemorySource:
 
     def partitions(self) -> Sequence[TopicPartition]:
         """All input partitions, in (topic, partition) order."""
-        return sorted(self._next)
+        return sorted(self._broker.inputs)
 
     def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Continue each named partition at the given offset."""
         for partition, offset in positions.items():
-            if partition not in self._next:
+            if partition not in self._broker.inputs:
                 raise JobFailed(f"there is no input partition {partition[0]}/{partition[1]}")
             self._next[partition] = offset
 
@@ -205,6 +66,22 @@ class MemorySource:
                 f"{partition[0]}/{partition[1]}: {count} records from offset {first} on can no longer all be read"
             )
         return records
+
+    def behind(self, partition: TopicPartition) -> bool:
+        """Whether records wait behind the current position."""
+        return self._next[partition] < self._broker.end_offset(partition)
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """What the broker calls its topics; none unless a test gave names."""
+        return dict(self._broker.topic_ids)
+
+    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
+        """Compare with what the ledger began with.
+
+        Raises:
+            InputGone: a topic is another one, or a partition is gone.
+        """
+        same_topics(self.topic_ids(), self.partitions(), topic_ids=topic_ids, partitions=partitions)
 
     def exhausted(self, partition: TopicPartition) -> bool:
         """Whether the input was ended and all of this partition was polled."""
@@ -253,6 +130,10 @@ class MemoryPublisher:
         self._broker.commit(transaction, self._claim)
         self._passing("after_commit")
         return offset
+
+    def take_over(self) -> None:
+        """Claim the broker; whoever claimed it before is fenced."""
+        self._claim = self._broker.claim()
 
     def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
         """(offset, entry) of every committed entry from `offset` on; offsets have gaps."""

@@ -16,7 +16,7 @@ TopicPartition = tuple[str, int]
 class Positions(Component):
     """The reading position of the fold; what a checkpoint is named after."""
 
-    scalars = ("number", "chain", "ledger_offset", "next_by_name", "high_by_name", "finished")
+    scalars = ("number", "chain", "ledger_offset", "next_by_name", "high_by_name", "finished", "topic_ids")
 
     def __init__(self) -> None:
         self.number = -1
@@ -25,14 +25,24 @@ class Positions(Component):
         self.next_by_name: dict[str, int] = {}
         self.high_by_name: dict[str, int] = {}
         self.finished = False
+        self.topic_ids: dict[str, str] = {}
+        """Input topic to the identity its transport gave it when the ledger began; empty where there is none."""
 
     def next_of(self, partition: TopicPartition) -> int:
         """Offset of the first record not yet folded."""
         return self.next_by_name.get(_name(partition), 0)
 
-    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Take the offsets a genesis entry starts from."""
+    def start(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str] | None = None) -> None:
+        """Take the offsets a genesis entry starts from and the identities of the topics they count in."""
         self.next_by_name = {_name(p): o for p, o in sorted(offsets.items())}
+        self.high_by_name = {}
+        self.finished = False
+        self.topic_ids = dict(topic_ids or {})
+
+    def partitions(self) -> list[TopicPartition]:
+        """Input partitions that the ledger knows, in (topic, partition) order."""
+        split = (name.rpartition("/") for name in self.next_by_name)
+        return sorted((topic, int(number)) for topic, _, number in split)
 
     def record_time_ms(self) -> int:
         """The largest record time folded so far; 0 before any."""
@@ -51,7 +61,9 @@ class Positions(Component):
         return [k[4] for k in keyed]
 
     def advance(self, tick: Tick, records: Iterable[Record]) -> None:
-        """Step over a tick's records."""
+        """Step over a tick's records, beside the partitions that came into being with it."""
+        for partition in tick.appeared:
+            self.next_by_name.setdefault(_name(partition), 0)
         for r in tick.ranges:
             self.next_by_name[f"{r.topic}/{r.partition}"] = r.next
         for record in records:

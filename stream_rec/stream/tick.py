@@ -38,11 +38,13 @@ class Tick:
     drain: bool = False
     weights_durable: tuple[str, ...] = field(default=())
     """Versions whose weights are safely stored; they may be promoted now."""
+    appeared: tuple[tuple[str, int], ...] = ()
+    """Input partitions that came into being; they are read from offset 0."""
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in the ledger; empty facts are left out."""
         out: dict[str, Any] = {"ranges": [list(r) for r in self.ranges], "cut_at_ms": self.cut_at_ms}
-        for name in ("idle", "in_future", "lagging", "drain", "weights_durable"):
+        for name in ("idle", "in_future", "lagging", "drain", "weights_durable", "appeared"):
             if value := getattr(self, name):
                 out[name] = [list(v) if isinstance(v, tuple) else v for v in value] if value is not True else True
         return out
@@ -59,6 +61,7 @@ class Tick:
             lagging=data.get("lagging", False),
             drain=data.get("drain", False),
             weights_durable=tuple(data.get("weights_durable", ())),
+            appeared=tuple((t, p) for t, p in data.get("appeared", ())),
         )
 
 

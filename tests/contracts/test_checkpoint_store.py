@@ -13,7 +13,8 @@ from stream_rec.component import Component, Snapshot, digest
 from stream_rec.errors import CheckpointRefused
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.faults import Crash, Faults
-from stream_rec.io.memory import MemoryBroker, MemoryCheckpoints
+from stream_rec.io.memory import MemoryCheckpoints
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.ports import CheckpointStore
 
 

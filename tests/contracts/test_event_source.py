@@ -13,7 +13,8 @@ import zstandard
 from stream_rec.errors import InputGone
 from stream_rec.events import Topic
 from stream_rec.io.files import FileSource
-from stream_rec.io.memory import MemoryBroker, MemorySource
+from stream_rec.io.memory import MemorySource
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.ports import EventSource
 
 EVENTS = (Topic.EVENTS, 0)

@@ -11,7 +11,8 @@ from stream_rec.effects import Effects
 from stream_rec.events import Output, Topic
 from stream_rec.io.faults import COMMIT_POINTS, Crash, Faults
 from stream_rec.io.folder import FolderPublisher
-from stream_rec.io.memory import MemoryBroker, MemoryPublisher
+from stream_rec.io.memory import MemoryPublisher
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.run_folder import committed_lines
 from stream_rec.ports import Publisher
 from stream_rec.stream.ledger import GENESIS_CHAIN, chain_of, encode

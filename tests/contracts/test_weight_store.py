@@ -11,7 +11,8 @@ import pytest
 from stream_rec.errors import JobFailed
 from stream_rec.io.faults import Crash, Faults
 from stream_rec.io.folder import FolderWeights
-from stream_rec.io.memory import MemoryBroker, MemoryWeights
+from stream_rec.io.memory import MemoryWeights
+from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.ports import WeightStore
 
 TENSORS = {"w": np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4), "bias": np.array([0.5, -0.0, np.inf])}

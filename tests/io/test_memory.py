@@ -7,7 +7,8 @@ import pytest
 from stream_rec.errors import Fenced, InputGone
 from stream_rec.events import Output, Record, Topic
 from stream_rec.io.faults import Crash, Faults
-from stream_rec.io.memory import MemoryBroker, MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
+from stream_rec.io.memory import MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
+from stream_rec.io.memory_broker import MemoryBroker
 
 EVENTS = (Topic.EVENTS, 0)
 SLATE = Output(Topic.SLATES, b"u", b"{}")

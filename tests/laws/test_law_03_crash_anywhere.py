@@ -17,8 +17,9 @@ from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.faults import Crash, Faults
 from stream_rec.io.files import FileSource
 from stream_rec.io.folder import FolderPublisher, FolderWeights
-from stream_rec.loop import Live, Loop, Ports
+from stream_rec.loop import Live, Loop
 from stream_rec.pipeline import Pipeline
+from stream_rec.ports import Ports
 from stream_rec.stream.ledger import GENESIS_CHAIN, chain_of
 from tests.laws.world import (
     SMALL,

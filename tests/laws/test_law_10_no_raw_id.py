@@ -20,7 +20,8 @@ from stream_rec.events import Record, Topic
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.io.folder import FolderPublisher, FolderWeights
 from stream_rec.io.memory import MemorySource
-from stream_rec.loop import Loop, Ports
+from stream_rec.loop import Loop
+from stream_rec.ports import Ports
 from stream_rec.replay import run_replay
 from stream_rec.stream.privacy import Sealer
 from tests.laws.world import DAY_MS, KEY, LAW, SMALL, Chunk, identity_of, new_broker, pipeline_of, settings_of

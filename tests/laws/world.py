@@ -21,10 +21,13 @@ from stream_rec.clock import ManualClock
 from stream_rec.demo_run import Shopfront
 from stream_rec.effects import Effects
 from stream_rec.events import Output, Record, Topic
+from stream_rec.fold import Identity
 from stream_rec.io.faults import Crash, Faults
-from stream_rec.io.memory import MemoryBroker, MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
-from stream_rec.loop import Identity, Live, Loop, Ports
+from stream_rec.io.memory import MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
+from stream_rec.io.memory_broker import MemoryBroker
+from stream_rec.loop import Live, Loop
 from stream_rec.pipeline import Pipeline
+from stream_rec.ports import Ports
 from stream_rec.simulate import Shop, ShopPlan
 from stream_rec.stream import ledger
 from stream_rec.stream.tick import Tick
@@ -239,8 +242,8 @@ class World:
             identity_of(self.sets),
             max_records=settings_of(*self.sets).tick.max_records,
             live=self.live,
-            on_commit=lambda tick, effects: self.on_commit(tick, effects) if self.on_commit else None,
         )
+        self.loop.on_commit = lambda tick, effects: self.on_commit(tick, effects) if self.on_commit else None
 
     def arrive(self, chunk: Chunk) -> None:
         """Put a chunk's records into the topics and the clock to its time."""

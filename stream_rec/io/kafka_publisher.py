@@ -1,0 +1,184 @@
+"""A tick in one Kafka transaction: all output records and the ledger entry, nothing else.
+
+Only the ledger says what was committed: after any error of a transaction the writer is thrown away, the state too, and
+the next start reads the ledger. Offsets of consumers are no part of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from stream_rec.errors import InputGone, JobFailed, Unsettled
+from stream_rec.events import Output, Topic
+from stream_rec.io.faults import Faults, passing_of
+from stream_rec.io.kafka import Access, Admin, Reader, Sending, Writer
+from stream_rec.io.metrics_file import MetricsFile
+
+READ_RECORDS = 2_000
+TAIL_RECORDS = 64
+"""Offsets looked at for the newest entry: the others are markers."""
+MARGIN_MS = 5_000
+"""What a transaction may take beyond its time-out until the brokers have cleaned up after it."""
+_OVERHEAD_BYTES = 256
+"""What a record takes beside its key and value, generously."""
+
+
+class Entry(NamedTuple):
+    """A ledger entry with its place and the time at which it was written."""
+
+    offset: int
+    raw: bytes
+    written_at_ms: int
+
+
+class KafkaPublisher:
+    """A Publisher over topics; nothing is fenced before `take_over`.
+
+    Args:
+        access: how the brokers are reached.
+        names: our output topics to the cluster's, `ledger` among them.
+        transactional_id: the pipeline's name.
+        transaction_timeout_ms: brokers abort what is open for longer.
+        metrics: where the lines of `metrics` go, which are no topic.
+        faults: crash and pause points, for tests.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        names: Mapping[str, str],
+        transactional_id: str,
+        *,
+        transaction_timeout_ms: int = 5_000,
+        metrics: MetricsFile | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        self._access, self._names, self._id = access, dict(names), transactional_id
+        self._timeout_ms, self._metrics = transaction_timeout_ms, metrics
+        self._passing = passing_of(faults)
+        self._writer: Writer | None = None
+        self._ledger = (self._names[Topic.LEDGER], 0)
+        self._reader = Reader(access)
+        self._reader.assign([self._ledger])
+
+    # ---- the ledger
+
+    def read_ledger(self, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(offset, entry) of every entry committed by now from `offset` on; 0 begins with the oldest there is.
+
+        Raises:
+            InputGone: the ledger's retention has passed `offset`.
+        """
+        for entry in self._entries(offset):
+            yield entry.offset, entry.raw
+
+    def newest(self) -> Entry | None:
+        """The entry that was committed last; None while there is none."""
+        end = self._reader.ends([self._ledger])[self._ledger]
+        begin = self._reader.begins([self._ledger])[self._ledger]
+        newest = None
+        for back in (TAIL_RECORDS, end):
+            for entry in self._entries(max(begin, end - back)):
+                newest = entry
+            if newest is not None:
+                return newest
+        return None
+
+    def _entries(self, offset: int) -> Iterator[Entry]:
+        begin = self._reader.begins([self._ledger])[self._ledger]
+        if 0 < offset < begin:
+            raise InputGone(f"the ledger's entries in front of offset {begin} are gone by its retention")
+        end = self._reader.ends([self._ledger])[self._ledger]
+        at = max(offset, begin)
+        if at >= end:
+            return
+        self._reader.seek(self._ledger, at)
+        while self._reader.position(self._ledger) < end:
+            for record in self._reader.poll(500, READ_RECORDS).get(self._ledger, ()):
+                yield Entry(record.offset, record.value, record.timestamp)
+
+    # ---- writing
+
+    def take_over(self) -> None:
+        """Fence whoever wrote under this id and wait until nothing of theirs is open on the ledger.
+
+        Raises:
+            JobFailed: a transaction hangs there that is not ours to abort.
+            Unreachable: the brokers do not answer.
+        """
+        self.close_writer()
+        self._writer = Writer(self._access, self._id, transaction_timeout_ms=self._timeout_ms)
+        self._writer.begin_epoch()
+        admin = Admin(self._access)
+        try:
+            self._await_stable(admin)
+        finally:
+            admin.close()
+
+    def _await_stable(self, admin: Admin) -> None:
+        """Reading while a foreign transaction is open would hide entries that are committed behind it."""
+        until_s = time.monotonic() + (self._timeout_ms + MARGIN_MS) / 1000
+        while True:
+            stable = admin.ends([self._ledger], committed=True)[self._ledger]
+            end = admin.ends([self._ledger], committed=False)[self._ledger]
+            if stable >= end:
+                return
+            if time.monotonic() > until_s:
+                raise JobFailed(
+                    f"a transaction hangs on topic {self._ledger[0]}: it has been open at offset {stable} for longer "
+                    "than its time-out, and nothing behind it can be read. `kafka-transactions.sh describe-producers"
+                    f" --topic {self._ledger[0]} --partition 0` shows it; when its producer is surely gone, end it "
+                    "with `abort` there, on every topic that has it, then start the worker again"
+                )
+            time.sleep(0.05)
+
+    def commit(self, outputs: Sequence[Output], entry: bytes) -> int:
+        """Publish a tick; returns the ledger offset of its entry.
+
+        Raises:
+            JobFailed: a record is larger than topics take; nothing was begun.
+            Unsettled: whether it was committed, the ledger will tell.
+        """
+        if self._writer is None:
+            raise Unsettled("the worker has not taken over yet")
+        sendings = [self._sending(output) for output in outputs if output.topic != Topic.METRICS]
+        sendings.append(Sending(self._ledger[0], None, entry, 0))
+        self._check_sizes(sendings)
+        self._passing("before_outputs")
+        if self._metrics is not None:
+            self._metrics.append([o.value for o in outputs if o.topic == Topic.METRICS and o.value is not None])
+        self._passing("before_commit")
+        try:
+            offset = self._writer.transact(sendings)
+        except Unsettled:
+            self.close_writer()
+            raise
+        self._passing("after_commit")
+        return offset
+
+    def _sending(self, output: Output) -> Sending:
+        return Sending(self._names[output.topic], output.key or None, output.value)
+
+    def _check_sizes(self, sendings: Sequence[Sending]) -> None:
+        for topic, key, value, *_ in sendings:
+            n_bytes = len(key or b"") + len(value or b"") + _OVERHEAD_BYTES
+            if n_bytes > self._access.max_message_bytes:
+                raise JobFailed(
+                    f"a record for topic {topic} has {n_bytes} bytes and kafka.max_message_bytes is "
+                    f"{self._access.max_message_bytes}; raise it and the topic's max.message.bytes"
+                )
+
+    def close_writer(self) -> None:
+        """Throw the producer away, without waiting for what it has not sent."""
+        if self._writer is not None:
+            self._writer.close(force=True)
+            self._writer = None
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.close_writer()
+        self._reader.close()
+        if self._metrics is not None:
+            self._metrics.close()

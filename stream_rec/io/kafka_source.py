@@ -1,0 +1,138 @@
+"""Live input topics as an EventSource: every partition is assigned and every offset is ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+from stream_rec.errors import JobFailed
+from stream_rec.events import Record
+from stream_rec.io.kafka import Access
+from stream_rec.io.kafka_buffers import KafkaBuffers
+from stream_rec.io.kafka_ranges import KafkaRanges
+from stream_rec.io.kafka_topics import InputTopics
+from stream_rec.io.same_topics import same_topics
+from stream_rec.ports import TopicPartition
+
+BUFFERED_RECORDS = 5_000
+"""Records of one partition that are read ahead."""
+AHEAD_MS = 60_000
+"""Record time by which a partition may run ahead of one whose records are still on their way."""
+PATIENCE_S = 5.0
+"""Longest time that others wait for such a partition."""
+
+
+class KafkaSource:
+    """An EventSource over live topics.
+
+    Args:
+        access: how the brokers are reached.
+        topics: which topics are read, and who they are.
+    """
+
+    def __init__(self, access: Access, topics: InputTopics) -> None:
+        self._topics = topics
+        self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS)
+        self._ranges = KafkaRanges(access, topics)
+        self._handed_ms: dict[TopicPartition, int] = {}
+        self._empty_since_s: dict[TopicPartition, float] = {}
+
+    def partitions(self) -> Sequence[TopicPartition]:
+        """All input partitions that are known by now, in (topic, partition) order."""
+        return self._topics.partitions
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """The brokers' ids of the topics."""
+        return self._topics.ids
+
+    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
+        """Compare with what the ledger began with.
+
+        Raises:
+            InputGone: a topic is another one, or a partition is gone.
+        """
+        same_topics(self.topic_ids(), self.partitions(), topic_ids=topic_ids, partitions=partitions)
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Continue each named partition at the given offset; drops what was buffered of it.
+
+        Raises:
+            JobFailed: there is no such partition.
+        """
+        if unknown := sorted(set(positions) - set(self.partitions())):
+            raise JobFailed(f"there is no input partition {unknown[0][0]}/{unknown[0][1]}")
+        self._buffers.seek(positions)
+
+    def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
+        """Up to `max_records` records of one partition that have come by now; none that run far ahead of others.
+
+        Raises:
+            InputGone: retention has passed the position.
+        """
+        held = self._buffers.held[partition]
+        if len(held) < max_records:
+            self._buffers.pump(0)
+        if not held:
+            return []
+        limit_ms = self._limit_ms(partition)
+        if limit_ms is not None:
+            ready = enumerate(islice(held, max_records))
+            max_records = next((i for i, record in ready if record.timestamp_ms > limit_ms), max_records)
+        records = self._buffers.take(partition, max_records)
+        if records:
+            self._handed_ms[partition] = records[-1].timestamp_ms
+        return records
+
+    def wait(self, duration_ms: int, n_enough: int) -> None:
+        """Return when `n_enough` records are there, at the latest after `duration_ms`."""
+        until_s = time.monotonic() + duration_ms / 1000
+        while sum(map(len, self._buffers.held.values())) < n_enough and (left_s := until_s - time.monotonic()) > 0:
+            self._buffers.pump(max(1, round(left_s * 1000)))
+
+    def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
+        """Exactly the `count` records from offset `first` on.
+
+        Raises:
+            InputGone: fewer are there, or retention has passed `first`.
+        """
+        return self._ranges.read(partition, first, count)
+
+    def behind(self, partition: TopicPartition) -> bool:
+        """Whether records wait; before the brokers have said, they must be assumed to."""
+        if partition not in self._buffers.held:
+            return True
+        end = self._buffers.end(partition)
+        return end is None or not self._buffers.reaches(partition, end)
+
+    def exhausted(self, partition: TopicPartition) -> bool:
+        """Never: more may come."""
+        del partition
+        return False
+
+    def lag(self) -> int:
+        """Records that wait behind the current positions, as of the last fetches."""
+        return sum(max(0, (self._buffers.end(p) or at) - at) for p, at in self._buffers.next.items())
+
+    def in_future(self, partition: TopicPartition, offset: int) -> bool:
+        """Never told: the worker's clock judges."""
+        del partition, offset
+        return False
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._buffers.close()
+        self._ranges.close()
+
+    def _limit_ms(self, partition: TopicPartition) -> int | None:
+        """Record time that may be handed out while records of other partitions are still on their way."""
+        now_s, slowest = time.monotonic(), None
+        for other, held in self._buffers.held.items():
+            if held or other == partition or not self.behind(other):
+                self._empty_since_s.pop(other, None)
+                continue
+            since_s = self._empty_since_s.setdefault(other, now_s)
+            at_ms = self._handed_ms.get(other)
+            if now_s - since_s < PATIENCE_S and at_ms is not None and (slowest is None or at_ms < slowest):
+                slowest = at_ms
+        return None if slowest is None else slowest + AHEAD_MS
