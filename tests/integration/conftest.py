@@ -1,0 +1,89 @@
+"""One real broker for the whole test session, a fault proxy before it and topic names that never clash."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.broker import Broker, find
+from tests.integration.origins import Origin
+from tests.integration.proxy import Proxy
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas by functions that Python 3.11 and 3.12 call deprecated.
+    warnings.filterwarnings("ignore", r"(read|open)_text is deprecated", DeprecationWarning)
+    from kafka import KafkaAdminClient
+
+HERE = Path(__file__).resolve().parent
+NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.kafka)
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> Iterator[None]:
+    """kafka-python leaves the socket of a refused connection to the garbage collector, whose complaint no later test
+    shall get."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def kafka_origin() -> Origin:
+    """What can run a broker, for a test that needs one of its own; none: skipped, or failed where one is required."""
+    origin = find()
+    if origin is None and os.environ.get("STREAM_REC_KAFKA_REQUIRED") == "1":
+        pytest.fail(NO_BROKER, pytrace=False)
+    if origin is None:
+        pytest.skip(NO_BROKER)
+    return origin
+
+
+@pytest.fixture(scope="session")
+def broker(kafka_origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The session's broker; a test may stop, kill or freeze it, the next one finds it up again."""
+    with Broker(kafka_origin, tmp_path_factory.mktemp("kafka"), proxied=True) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "broker" in request.fixturenames:
+        request.getfixturevalue("broker").mend()
+
+
+@pytest.fixture
+def proxy(broker: Broker) -> Iterator[Proxy]:
+    """A fault proxy before the session's broker: clients bootstrap from `proxy.bootstrap` and stay behind it."""
+    with Proxy(broker.proxy_port, broker.target_port) as listening:
+        yield listening
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> str:
+    """A prefix for this test's topics, groups and transactional ids, unique within the session's broker."""
+    digest = hashlib.sha256(request.node.nodeid.encode()).hexdigest()
+    return f"t{next(_numbers)}-{digest[:8]}"
+
+
+@pytest.fixture
+def topic(broker: Broker, names: str) -> str:
+    """A new topic of one partition."""
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.create_topics({names: {"num_partitions": 1}}, wait_for_metadata=True)
+    admin.close()
+    return names
