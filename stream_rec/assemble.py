@@ -20,7 +20,7 @@ from stream_rec.io.files import FileSource
 from stream_rec.io.folder import LOCK_NAME, FolderPublisher, FolderWeights
 from stream_rec.io.memory import MemorySource
 from stream_rec.io.memory_broker import MemoryBroker
-from stream_rec.io.run_folder import committed_records, file_of
+from stream_rec.io.run_folder import committed_records, file_of, lines_of
 from stream_rec.learn.learner import Learner, LearnSettings
 from stream_rec.pipeline import Pipeline
 from stream_rec.ports import Ports
@@ -255,8 +255,17 @@ class Run:
     folder: Path
 
     def records(self, topic: str) -> Iterator[dict[str, Any]]:
-        """The committed records of a topic as JSON objects, oldest first."""
+        """The committed records of a topic as JSON objects, oldest first.
+
+        Of a run whose ledger is a Kafka topic the folder holds the metrics only.
+        """
+        if topic == Topic.METRICS and not is_run(self.folder):
+            return lines_of(self.folder, topic)
         return committed_records(self.folder, topic)
+
+    def genesis(self) -> dict[str, Any]:
+        """The entry that the ledger began with; empty when it is a Kafka topic."""
+        return next(self.records(Topic.LEDGER), {}) if is_run(self.folder) else {}
 
 
 def open_run(folder: Path) -> Run:

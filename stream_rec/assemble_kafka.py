@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from stream_rec import config
-from stream_rec.errors import SettingsError
+from stream_rec import assemble, config
+from stream_rec.errors import SettingsError, StreamRecError
 from stream_rec.events import INPUT_RANK, Topic
+from stream_rec.fold import Loaded
 from stream_rec.io import kafka_topics
+from stream_rec.io.checkpoint import FolderCheckpoints
+from stream_rec.io.folder import FolderWeights, hold, hold_name
 from stream_rec.io.kafka import Access, Admin, Reader, Sending, Writer
+from stream_rec.io.kafka_beat import KafkaBeat
+from stream_rec.io.kafka_publisher import KafkaPublisher
+from stream_rec.io.kafka_source import KafkaSource
+from stream_rec.io.kafka_topics import InputTopics
+from stream_rec.io.metrics_file import MetricsFile
+from stream_rec.io.telemetry import HealthServer
+from stream_rec.pipeline import Pipeline
+from stream_rec.ports import Ports, TopicPartition
 
 __all__ = ["Admin", "Reader", "Sending", "Writer"]
 
+LOG = logging.getLogger(__name__)
 OUTPUTS = (Topic.SLATES, Topic.VERSIONS, Topic.DEAD_LETTERS, Topic.LEDGER)
 
 
@@ -91,3 +106,140 @@ def check_topics(settings: config.Settings, admin: Admin) -> None:
         admin, names_of(settings), kept_of(settings), max_message_bytes=settings.kafka.max_message_bytes
     )
     kafka_topics.refuse(found)
+
+
+# ---- the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A worker's connections, for as long as nothing fails on them."""
+
+    ports: Ports
+    publisher: KafkaPublisher
+    source: KafkaSource
+    beat: KafkaBeat
+    metrics: MetricsFile
+
+    def close(self) -> None:
+        """Let go of everything; what waits to be written is written."""
+        for part in (self.beat, self.ports.checkpoints, self.ports.weights, self.source, self.publisher):
+            try:
+                part.close()
+            except StreamRecError as error:
+                LOG.warning("%s", error)
+
+
+def open_worker(settings: config.Settings) -> Opened:
+    """Connect: check the topics, then make source, publisher and stores. Fences nobody.
+
+    Raises:
+        SettingsError: a topic is not kept as it must be.
+        Unreachable: no broker lets us in.
+    """
+    access, folder = access_of(settings), settings.run_dir
+    topics = InputTopics(input_names(settings))
+    admin = Admin(access)
+    try:
+        check_topics(settings, admin)
+        topics.refresh(admin)
+    finally:
+        admin.close()
+    beat = KafkaBeat(access, topics, settings.pipeline.name)
+    source = KafkaSource(access, topics, beat)
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    publisher = KafkaPublisher(
+        access,
+        output_names(settings),
+        settings.pipeline.name,
+        transaction_timeout_ms=settings.kafka.transaction_timeout_ms,
+        metrics=metrics,
+    )
+    ports = Ports(source, publisher, checkpoints_of(settings), FolderWeights(folder / "weights"))
+    return Opened(ports, publisher, source, beat, metrics)
+
+
+def checkpoints_of(settings: config.Settings) -> FolderCheckpoints:
+    """The checkpoints of the run folder."""
+    return FolderCheckpoints(
+        settings.run_dir / "checkpoints", keep=settings.checkpoint.keep, horizon_ms=settings.checkpoint.horizon_ms
+    )
+
+
+def pipeline_under(settings: config.Settings, kept: Mapping[str, Any]) -> Pipeline:
+    """A pipeline under semantic settings that a ledger kept.
+
+    Raises:
+        SettingsError: they were those of another privacy key.
+    """
+    own = config.semantic(settings)["privacy.key"]
+    if kept.get("privacy.key") != own:
+        raise SettingsError(
+            f"ticks that must be folded again were made under the privacy key {kept.get('privacy.key')}, and "
+            f"privacy.key is {own}; give the old key until a checkpoint under the new one exists"
+        )
+    return assemble.pipeline_of(config.with_semantic(settings, kept))
+
+
+# ---- where a pipeline begins
+
+
+def start_offsets(settings: config.Settings, where: str | int) -> dict[TopicPartition, int]:
+    """First offset of every input partition: `earliest`, `latest`, or a time in ms; of the items always the first.
+
+    Raises:
+        Unreachable: no broker lets us in.
+    """
+    access, topics = access_of(settings), InputTopics(input_names(settings))
+    admin, reader = Admin(access), Reader(access)
+    try:
+        topics.refresh(admin)
+        ours = {topics.physical(p): p for p in topics.partitions}
+        begins = reader.begins(ours)
+        if isinstance(where, int):
+            wanted = reader.offsets_at(ours, where)
+        else:
+            wanted = begins if where == "earliest" else reader.ends(ours)
+        return {p: begins[at] if p[0] == Topic.ITEMS else max(wanted[at], begins[at]) for at, p in ours.items()}
+    finally:
+        reader.close()
+        admin.close()
+
+
+def newest_checkpoint(folder: Path) -> Loaded:
+    """The newest checkpoint of a run folder, to begin from.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    store = FolderCheckpoints(folder / "checkpoints")
+    names = store.names()
+    if not names:
+        raise SettingsError(
+            f"{folder} holds no checkpoint; --init-from takes the folder of a replay that came to its end"
+        )
+    return store.load(names[0])
+
+
+def hold_run(settings: config.Settings) -> Callable[[], None]:
+    """Become the one worker of this name on this machine, and the one writer of the run folder; returns the release.
+
+    Raises:
+        Fenced: a worker of this name runs here.
+        JobFailed: another program writes to the folder.
+    """
+    name = hold_name(f"{settings.pipeline.name}-{settings.worker.instance}")
+    try:
+        folder = hold(settings.run_dir)
+    except BaseException:
+        name.release()
+        raise
+
+    def release() -> None:
+        folder.release()
+        name.release()
+
+    return release
+
+
+health_server = HealthServer

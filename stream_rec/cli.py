@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("demo")(cli_run.demo)
 app.command("import")(cli_run.import_)
 app.command("replay")(cli_run.replay)
+app.command("worker")(cli_run.worker)
 app.command("report")(cli_run.report)
 app.add_typer(cli_lists.versions, name="versions")
 app.add_typer(cli_lists.dead_letters, name="dead-letters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -83,6 +84,11 @@ def settings_from(
     """
     given = {name: option for name, option in (options or {}).items() if option[1] is not None}
     return config.load(config_file, sets or (), os.environ, given)
+
+
+def log_to_stderr() -> None:
+    """Say what a long-running command does, a line each, with the time."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
 def time_ms(text: str | None, option: str) -> int | None:

@@ -170,6 +170,42 @@ def replay(
     print_summary(summary, settings.run_dir, as_json)
 
 
+def worker(
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="WHERE", help="Where a new pipeline begins: earliest, latest, or a time."),
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", metavar="DIR", help="Begin with the state of this finished replay.")
+    ] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Do not wait until a learner of another name is silent; fence it.")
+    ] = False,
+    out: cli_options.Out = None,
+    config_file: cli_options.ConfigFile = None,
+    *,
+    sets: cli_options.Sets = None,
+) -> None:
+    """Learn from the topics and publish slates, exactly once, until told to stop: the main job in production.
+
+    It finds its place in the ledger topic by itself, so the same command starts it the first time, after a crash and
+    after an upgrade. SIGTERM drains what is there, saves and exits with 0. Do not restart it at once after exit
+    status 4: another learner owns the pipeline. `/healthz`, `/readyz`, `/status` and `/metrics` are served at
+    health.port.
+
+    Example: stream-rec worker --start earliest --set kafka.bootstrap_servers=broker:9092
+    """
+    settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
+    config.privacy_key(settings)
+    where = start if start in (None, "earliest", "latest") else cli_options.time_ms(start, "--start")
+    if init_from is not None and not init_from.is_dir():
+        raise SettingsError(f"--init-from {init_from}: there is no such folder; give the run folder of a replay")
+    cli_options.log_to_stderr()
+    from stream_rec.worker_run import Start, run_worker
+
+    run_worker(settings, Start(where, init_from, take_over))
+
+
 def print_summary(summary: Mapping[str, Any], run_dir: Path, as_json: bool) -> None:
     """Draw what a run learned and print what it came to: the counts, the table in one line, the paths."""
     from stream_rec import report as reports

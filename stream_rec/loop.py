@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stream_rec.effects import Effects
 from stream_rec.errors import JobFailed
 from stream_rec.events import Record, Topic
-from stream_rec.fold import Fold, Identity, Loaded, reread
+from stream_rec.fold import Fold, Identity, Loaded
 from stream_rec.pipeline import Pipeline
 from stream_rec.ports import Ports, TopicPartition
-from stream_rec.stream.ledger import decode, encode
+from stream_rec.stream.ledger import encode
 from stream_rec.stream.tick import Tick, ranges_of
 
 FORMAT = 1
@@ -45,12 +46,14 @@ class Beginning:
     """How a pipeline without a ledger begins.
 
     `start` gives the first offset of each input partition, 0 where it names none; `init` is the state of another run
-    that this one continues; `make_under` builds a pipeline under settings that a ledger kept.
+    that this one continues; `make_under` builds a pipeline under settings that a ledger kept; with `follows` the
+    genesis comes from another ledger.
     """
 
     start: Callable[[], Mapping[TopicPartition, int]] = field(default=dict)
     init: Callable[[], Loaded] | None = None
     make_under: Callable[[Mapping[str, Any]], Pipeline] | None = None
+    follows: bool = False
 
 
 class Loop:
@@ -76,7 +79,7 @@ class Loop:
         beginning: Beginning | None = None,
     ) -> None:
         beginning = beginning or Beginning()
-        self._fold = Fold(make_pipeline, identity, make_under=beginning.make_under, init=beginning.init)
+        self.fold = Fold(make_pipeline, identity, make_under=beginning.make_under, init=beginning.init)
         self._beginning = beginning
         self._ports = ports
         self._identity = identity
@@ -91,11 +94,13 @@ class Loop:
         """The entry that was last given to the publisher."""
         self.current: Tick | None = None
         """The tick between its cut and its commit; the state is then that of no committed tick."""
+        self.took_s = 0.0
+        """Seconds that the last tick took from its cut to its commit."""
 
     @property
     def pipeline(self) -> Pipeline:
         """The pipeline with its state."""
-        return self._fold.pipeline
+        return self.fold.pipeline
 
     @property
     def between_ticks(self) -> bool:
@@ -104,47 +109,57 @@ class Loop:
 
     # ---- start and recovery
 
-    def recover(self) -> None:
+    def recover(self, *, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Bring the state to the end of the ledger, muted; an empty ledger gets its genesis entry.
 
         Most of the way is gone before this learner fences any other, so that two that start at once cannot keep
         each other from ever getting there.
+
+        Returns:
+            False when `stopped` said so, which is asked between entries; nothing was fenced or written then.
 
         Raises:
             LedgerMismatch: a muted tick differs from its entry, or the chain is broken.
             InputGone: records that an entry names can no longer be read.
             Fenced: another learner took over meanwhile.
         """
-        self._redo_from(self._fold.restore(self._ports.checkpoints, self._ports.publisher))
+        first = self.fold.restore(self._ports.checkpoints, self._ports.publisher)
+        if not self._redo_from(first, stopped):
+            return False
         self._ports.publisher.take_over()
         self._redo_from(self.pipeline.positions.ledger_offset + 1)
         if self.pipeline.positions.number < 0:
-            self._begin()
+            if not self._beginning.follows:
+                self._begin()
         elif self._live:
             self._claim()
         self._go_on()
+        return True
 
-    def _redo_from(self, offset: int) -> None:
+    def _redo_from(self, offset: int, stopped: Callable[[], bool] = lambda: False) -> bool:
         for at, raw in self._ports.publisher.read_ledger(offset):
-            self._fold.redo(at, raw, self._ports.source)
+            if stopped():
+                return False
+            self.fold.redo(at, raw, self._ports.source)
+        return True
 
     def _begin(self) -> None:
         if self._beginning.init is not None:
-            self._fold.begin_from_init()
+            self.fold.begin_from_init()
         source = self._ports.source
         start = dict.fromkeys(source.partitions(), 0) | dict(self._beginning.start())
         body: dict[str, Any] = {**self._identity.genesis, "start": [[t, p, o] for (t, p), o in sorted(start.items())]}
         if ids := source.topic_ids():
             body["topic_ids"] = dict(sorted(ids.items()))
-        self._fold.adopt_own()
-        self._fold.begin(body)
-        self._commit("genesis", body, Effects(outputs=()))
+        self.fold.adopt_own()
+        self.fold.begin(body)
+        self.commit("genesis", body, Effects(outputs=()))
         self.checkpoint()
 
     def _claim(self) -> None:
-        changed = self._fold.adopt_own()
+        changed = self.fold.adopt_own()
         body: dict[str, Any] = {"session": self._identity.session} if self._identity.session else {}
-        self._commit("claim", body | ({"semantic": self._identity.semantic} if changed else {}), Effects(outputs=()))
+        self.commit("claim", body | ({"semantic": self._identity.semantic} if changed else {}), Effects(outputs=()))
 
     def _go_on(self) -> None:
         positions, source = self.pipeline.positions, self._ports.source
@@ -155,46 +170,13 @@ class Loop:
             self._ports.weights.put(version, tensors)
         settle_memory()
 
-    def follow(self, entries: Iterable[tuple[int, bytes]], publish: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Fold the entries of another ledger from its genesis on and commit the same ticks under this one.
-
-        Numbers, settings and effects are theirs; outputs go out where `publish` says so of the entry. Entries that
-        an earlier start of this replay committed are passed over.
-
-        Raises:
-            LedgerMismatch: a tick gives other effects than theirs, under the same build.
-        """
-        for offset, raw in entries:
-            entry = decode(raw, offset)
-            if entry["n"] > self.pipeline.positions.number:
-                self._mirror(entry, mute=not publish(entry))
-
-    def _mirror(self, entry: Mapping[str, Any], *, mute: bool) -> None:
-        body = {k: v for k, v in entry.items() if k not in ("n", "prev", "kind", "settings", "build", "learner")}
-        effects = Effects(outputs=())
-        self._fold.follow_settings(entry)
-        if entry["kind"] == "genesis":
-            self._fold.begin(entry)
-            body |= self._identity.genesis | {"semantic": entry["semantic"]}
-        elif entry["kind"] == "tick":
-            self.current = Tick.from_json(entry["n"], entry["tick"])
-            records = reread(self.current, self._ports.source, self.pipeline.positions)
-            effects = self.pipeline.fold(self.current, records)
-            self._fold.prove(entry, effects)
-            body["effects_digest"] = effects.digest()
-            if mute:
-                body["outputs"], effects = {}, Effects(outputs=(), weights=effects.weights)
-        tick = self.current
-        self._commit(entry["kind"], body, effects)
-        self._after_commit(tick, effects)
-
     # ---- going on
 
-    def gather(self) -> tuple[int, bool]:
-        """Read ahead: how many records wait to be folded, and whether they fill a tick."""
+    def gather(self) -> tuple[int, int]:
+        """Read ahead: how many records wait to be folded, and how many more a tick has room for."""
         self._fill()
         n = sum(len(buffer) for buffer in self._buffers.values())
-        return n, n >= self._max_records
+        return n, max(0, self._max_records - n)
 
     def step(self, *, drain: bool = False, cut_at_ms: int | None = None, even_empty: bool = False) -> bool:
         """Cut, fold and commit one tick; False when there was nothing to take and nothing due.
@@ -209,7 +191,7 @@ class Loop:
         facts = self._facts(records, drain, cut_at_ms)
         if not records and not drain and not even_empty and not self._due(facts):
             return False
-        self.current = facts
+        self.current, began_s = facts, time.perf_counter()
         effects = self.pipeline.fold(facts, records)
         self._take(records)
         body = {
@@ -219,16 +201,18 @@ class Loop:
             "counts": dict(effects.counts),
             "reasons": {outcome: dict(table) for outcome, table in effects.reasons.items()},
         }
-        self._commit("tick", body, effects)
-        self._after_commit(facts, effects)
+        self.commit("tick", body, effects)
+        self.took_s = time.perf_counter() - began_s
+        self.after_commit(facts, effects)
         return True
 
-    def _after_commit(self, tick: Tick | None, effects: Effects) -> None:
+    def after_commit(self, tick: Tick, effects: Effects) -> None:
+        """What comes behind a tick's commit: weights, the checkpoint of a cut, whoever looks on."""
         for version, tensors in effects.weights.items():
             self._ports.weights.put(version, tensors)
         if effects.weights:
             self.checkpoint(pin=True)
-        if self.on_commit and tick is not None:
+        if self.on_commit:
             self.on_commit(tick, effects)
 
     def run_to_end(
@@ -269,8 +253,8 @@ class Loop:
             "chain": positions.chain,
             "ledger_offset": positions.ledger_offset,
             "cut_at_ms": positions.record_time_ms(),
-            "settings": self._fold.settings_digest,
-            "semantic": self._fold.semantic,
+            "settings": self.fold.settings_digest,
+            "semantic": self.fold.semantic,
             "build": self._identity.build_digest,
         }
         name = f"{positions.number:010d}-{positions.chain[:16]}"
@@ -373,20 +357,21 @@ class Loop:
             del self._buffers[partition][:n]
         self._durable = []
 
-    def _commit(self, kind: str, body: dict[str, Any], effects: Effects) -> None:
+    def commit(self, kind: str, body: dict[str, Any], effects: Effects) -> None:
+        """Publish effects with their ledger entry, and step over it."""
         positions = self.pipeline.positions
         who = {
-            "settings": self._fold.settings_digest,
+            "settings": self.fold.settings_digest,
             "build": self._identity.build_digest,
             "learner": self._identity.learner,
         }
-        if self._fold.differed:
+        if self.fold.differed:
             # Another build may round otherwise; that it did is part of the truth.
-            body = {**body, "differed": self._fold.differed}
-            self._fold.differed = []
+            body = {**body, "differed": self.fold.differed}
+            self.fold.differed = []
         self.attempted = encode(positions.number + 1, positions.chain, kind, {**who, **body})
         offset = self._ports.publisher.commit(effects.outputs, self.attempted)
-        self._fold.step_over(self.attempted, offset)
+        self.fold.step_over(self.attempted, offset)
         self.current = None
 
 

@@ -46,7 +46,7 @@ def write(pipeline: Pipeline, settings: config.Settings, effort: Effort) -> dict
     run = assemble.open_run(settings.run_dir)
     summary = {
         **of_state(pipeline, settings),
-        "input": next(run.records(Topic.LEDGER), {}).get("input"),
+        "input": run.genesis().get("input"),
         "click_rate": click_rates(run.records(Topic.METRICS)),
         "events_per_s": round(effort.n_consumed / effort.wall_s, 1) if effort.wall_s > 0 else 0.0,
         "cpu_s": round(effort.cpu_s, 2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stream_rec.clock import Clock
 from stream_rec.loop import Loop
 
@@ -14,40 +16,57 @@ class Worker:
         clock: gives each tick its `cut_at_ms`.
         max_wait_ms: a tick closes when it is full or its first record has waited so long.
         checkpoint_every_ms: time between two checkpoints.
+        sign_every_ms: after so long without a tick an empty one is cut, so that silence means death; 0 for never.
+        wait: returns when so many records (its second argument) are there, at the latest after its first in ms; the
+            clock's wait when None.
     """
 
-    def __init__(self, loop: Loop, clock: Clock, *, max_wait_ms: int = 100, checkpoint_every_ms: int = 30_000) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        *,
+        max_wait_ms: int = 100,
+        checkpoint_every_ms: int = 30_000,
+        sign_every_ms: int = 0,
+        wait: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._loop, self._clock = loop, clock
         self._max_wait_ms, self._checkpoint_every_ms = max_wait_ms, checkpoint_every_ms
-        self._saved_at_ms = clock.now_ms()
+        self._sign_every_ms = sign_every_ms
+        self._wait = wait or (lambda duration_ms, _n_enough: clock.wait(duration_ms))
+        self._saved_at_ms = self._ticked_at_ms = clock.now_ms()
         self._waiting_since_ms: int | None = None
 
-    def start(self) -> None:
-        """Recover the state that the ledger says.
+    def start(self, *, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Recover the state that the ledger says; False when `stopped` said so on the way.
 
         Raises:
             JobFailed: the ledger, its inputs or their replay do not agree.
         """
-        self._loop.recover()
+        return self._loop.recover(stopped=stopped)
 
     def turn(self) -> bool:
         """One turn: a tick when one is full, waited for long enough or due, else a wait; says whether it was a tick."""
         now_ms = self._clock.now_ms()
-        n_waiting, full = self._loop.gather()
+        n_waiting, n_room = self._loop.gather()
         if n_waiting and self._waiting_since_ms is None:
             self._waiting_since_ms = now_ms
         left_ms = (self._waiting_since_ms or now_ms) + self._max_wait_ms - now_ms
-        if n_waiting and not full and left_ms > 0:
-            self._clock.wait(left_ms)
+        if n_waiting and n_room and left_ms > 0:
+            self._wait(left_ms, n_room)
             return False
-        did = self._loop.step(cut_at_ms=now_ms)
+        silent = 0 < self._sign_every_ms <= now_ms - self._ticked_at_ms
+        did = self._loop.step(cut_at_ms=now_ms, even_empty=silent)
         self._waiting_since_ms = None
         if not did:
-            self._clock.wait(self._max_wait_ms)
-        elif now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
+            self._wait(self._max_wait_ms, 1)
+            return False
+        self._ticked_at_ms = now_ms
+        if now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
             self._loop.checkpoint()
             self._saved_at_ms = now_ms
-        return did
+        return True
 
     def catch_up(self) -> None:
         """Turn until nothing is left to take."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from stream_rec.effects import line_of
-from stream_rec.errors import JobFailed, SettingsError
+from stream_rec.errors import Fenced, JobFailed, SettingsError
 from stream_rec.events import Output, Topic
 from stream_rec.io.durable import TMP_SUFFIX, replace_file, sync_folder, write_all
 from stream_rec.io.faults import Faults, passing_of
@@ -278,6 +279,32 @@ def _result(future: Future[None], path: Path) -> None:
         future.result()
     except OSError as error:
         raise JobFailed(f"cannot write {path}: {error.strerror}; make room and run the same command again") from error
+
+
+def hold(folder: Path) -> filelock.FileLock:
+    """Become the one program that writes to a folder, until the lock is released; the folder is made when missing.
+
+    Raises:
+        JobFailed: another program is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return _lock(folder)
+
+
+def hold_name(name: str) -> filelock.FileLock:
+    """Become the one program of a name on this machine, until the lock is released.
+
+    Raises:
+        Fenced: another one runs.
+    """
+    lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"stream-rec-{name}.lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise Fenced(
+            f"a worker of the name {name} runs on this machine already; stop it, or give worker.instance another name"
+        ) from None
+    return lock
 
 
 def _lock(folder: Path) -> filelock.FileLock:

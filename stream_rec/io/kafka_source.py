@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -9,12 +10,14 @@ from itertools import islice
 from stream_rec.errors import JobFailed
 from stream_rec.events import Record
 from stream_rec.io.kafka import Access
+from stream_rec.io.kafka_beat import KafkaBeat
 from stream_rec.io.kafka_buffers import KafkaBuffers
 from stream_rec.io.kafka_ranges import KafkaRanges
 from stream_rec.io.kafka_topics import InputTopics
 from stream_rec.io.same_topics import same_topics
 from stream_rec.ports import TopicPartition
 
+LOG = logging.getLogger(__name__)
 BUFFERED_RECORDS = 5_000
 """Records of one partition that are read ahead."""
 AHEAD_MS = 60_000
@@ -29,10 +32,11 @@ class KafkaSource:
     Args:
         access: how the brokers are reached.
         topics: which topics are read, and who they are.
+        beat: what is known from beside the loop: trouble with the topics, a consumer that is stuck.
     """
 
-    def __init__(self, access: Access, topics: InputTopics) -> None:
-        self._topics = topics
+    def __init__(self, access: Access, topics: InputTopics, beat: KafkaBeat | None = None) -> None:
+        self._access, self._topics, self._beat = access, topics, beat
         self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS)
         self._ranges = KafkaRanges(access, topics)
         self._handed_ms: dict[TopicPartition, int] = {}
@@ -68,8 +72,9 @@ class KafkaSource:
         """Up to `max_records` records of one partition that have come by now; none that run far ahead of others.
 
         Raises:
-            InputGone: retention has passed the position.
+            InputGone: retention has passed the position, or a topic was made anew.
         """
+        self._heed()
         held = self._buffers.held[partition]
         if len(held) < max_records:
             self._buffers.pump(0)
@@ -123,6 +128,21 @@ class KafkaSource:
         """Let go of the connections."""
         self._buffers.close()
         self._ranges.close()
+
+    def _heed(self) -> None:
+        """Act on what was seen from beside the loop."""
+        beat = self._beat
+        if beat is None:
+            return
+        if beat.trouble is not None:
+            raise beat.trouble
+        if beat.stalled.is_set():
+            beat.stalled.clear()
+            LOG.warning("a partition has records and its consumer gives none; the consumer is made anew")
+            positions = dict(self._buffers.next)
+            self._buffers.close()
+            self._buffers = KafkaBuffers(self._access, self._topics, BUFFERED_RECORDS)
+            self._buffers.seek(positions)
 
     def _limit_ms(self, partition: TopicPartition) -> int | None:
         """Record time that may be handed out while records of other partitions are still on their way."""

@@ -112,6 +112,12 @@ def committed_records(folder: Path, topic: str) -> Iterator[dict[str, Any]]:
     return (msgspec.json.decode(line) for line in committed_lines(folder, topic))
 
 
+def lines_of(folder: Path, topic: str) -> Iterator[dict[str, Any]]:
+    """The whole lines of a topic's file as JSON objects, whatever the ledger says; none when there is no file."""
+    path = file_of(folder, topic)
+    return (msgspec.json.decode(line) for line in _lines(path, intact_bytes(path)))
+
+
 def _is_there(folder: Path, lengths: dict[str, int], topic: str, found: Committed, n_bytes: int) -> bool:
     path = file_of(folder, topic)
     if topic not in lengths:

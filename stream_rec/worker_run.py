@@ -1,0 +1,338 @@
+"""`stream-rec worker`: the long-running learner on Kafka, and what it does when something fails.
+
+There is one way back from every failure: let go of everything, ask the ledger whether somebody else has taken over,
+and recover from it. Nothing is repaired in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stream_rec import assemble, assemble_kafka, build, config, health, summary
+from stream_rec.assemble_kafka import Opened
+from stream_rec.clock import Clock, SystemClock
+from stream_rec.effects import Effects
+from stream_rec.errors import JobFailed, SettingsError, StreamRecError, Unreachable, Unsettled
+from stream_rec.fold import Identity, Loaded
+from stream_rec.health import Health
+from stream_rec.loop import Beginning, Live, Loop
+from stream_rec.ports import TopicPartition
+from stream_rec.standby import await_turn, refuse_rival
+from stream_rec.stopping import Stopping
+from stream_rec.stream.tick import Tick
+from stream_rec.worker import Worker
+
+LOG = logging.getLogger(__name__)
+TRIES = 3
+"""Failures of one tick that end the worker."""
+FENCED_MS = 3_000
+"""How long a rival that has fenced us may take to put its claim into the ledger."""
+BACK_OFF_MS = (100, 5_000)
+"""First and longest wait before another try."""
+TELL_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the command line says of a first start, and of a rival."""
+
+    where: str | int | None = None
+    """`earliest`, `latest` or a time in ms; None: the ledger must be there already."""
+    init_from: Path | None = None
+    take_over: bool = False
+
+
+def run_worker(settings: config.Settings, start: Start, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Run until a signal says to stop; then drain, save and return the summary.
+
+    Raises:
+        SettingsError: the settings, the topics or the folder are not right, or it is not said where to begin.
+        Fenced: another learner owns the pipeline.
+        InputRefused: most of an input topic is unusable.
+        JobFailed: the worker cannot go on.
+        Unreachable: no broker could be reached at the very start.
+    """
+    config.privacy_key(settings)
+    refuse_foreign(settings.run_dir)
+    release = assemble_kafka.hold_run(settings)
+    told = Health()
+    server = assemble_kafka.health_server(told, settings.health.host, settings.health.port)
+    try:
+        with Stopping() as stopping:
+            stopping.gently()
+            supervisor = Supervisor(settings, start, told, stopped=stopping, clock=clock or SystemClock())
+            return supervisor.run()
+    finally:
+        server.close()
+        release()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Take a folder that is missing, empty or a worker's.
+
+    Raises:
+        SettingsError: something else is there.
+    """
+    known = {"checkpoints", "weights", "figures", "metrics.jsonl", "summary.json", ".lock"}
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file, and a worker needs a folder; set run.dir")
+    if folder.is_dir() and any(path.name not in known for path in folder.iterdir()):
+        raise SettingsError(f"{folder} holds other files than a worker's, such as another run's; set run.dir")
+
+
+class Supervisor:
+    """Opens sessions on the pipeline until one ends by itself.
+
+    Args:
+        settings: checked settings with a privacy key.
+        start: what the command line said.
+        told: where it is said how the worker is.
+        stopped: whether a signal came.
+        clock: of the ticks.
+    """
+
+    def __init__(
+        self, settings: config.Settings, start: Start, told: Health, *, stopped: Callable[[], bool], clock: Clock
+    ) -> None:
+        self._settings, self._start, self._told = settings, start, told
+        self._stopped, self._clock = stopped, clock
+        self._session = secrets.token_hex(8)
+        self._ledger_offset: int | None = None
+        """Behind it no claim but our own may stand; None before we claimed."""
+        self._failures: Counter[int] = Counter()
+        self._connected = self._fenced = False
+        self._back_off_ms = BACK_OFF_MS[0]
+
+    def run(self) -> dict[str, Any]:
+        """Live until stopped; returns the summary."""
+        while not self._stopped():
+            try:
+                opened = assemble_kafka.open_worker(self._settings)
+            except Unreachable as error:
+                if not self._connected:
+                    raise
+                self._wait(error)
+                continue
+            self._connected = True
+            session = _Session(self._settings, opened, self._told, self._identity(), self._beginning(opened))
+            try:
+                result = self._live(session)
+                if result is not None:
+                    return result
+            except (Unsettled, Unreachable) as error:
+                self._failed(session, error, counts=isinstance(error, Unsettled) and error.counts)
+            except StreamRecError:
+                raise
+            except Exception as error:
+                LOG.exception("tick %s failed", session.number)
+                self._failed(session, error, counts=True)
+            finally:
+                opened.close()
+        return {}
+
+    def _live(self, session: _Session) -> dict[str, Any] | None:
+        publisher, told = session.opened.publisher, self._told
+        self._look_for_rivals(session)
+        told.says(health.STANDING_BY)
+        if not self._start.take_over:
+            await_turn(
+                publisher.newest,
+                self._settings.worker.instance,
+                silence_ms=self._settings.worker.silence_ms,
+                clock=self._clock,
+                stopped=self._stopped,
+            )
+        self._must_begin(session)
+        told.says(health.RECOVERING)
+        if self._stopped() or not session.recover(self._stopped):
+            return {}
+        self._ledger_offset, self._fenced = session.loop.pipeline.positions.ledger_offset, False
+        told.says(health.RUNNING)
+        return session.turn_until(self._stopped, self._settled)
+
+    def _settled(self) -> None:
+        """A tick was committed: all is well again."""
+        self._back_off_ms = BACK_OFF_MS[0]
+
+    def _look_for_rivals(self, session: _Session) -> None:
+        """Stop if another learner has claimed the ledger since we did; one that fenced us may be about to."""
+        if self._ledger_offset is None:
+            return
+        until_ms = self._clock.now_ms() + (FENCED_MS if self._fenced else 0)
+        while True:
+            refuse_rival(session.opened.publisher.read_ledger(self._ledger_offset + 1), self._session)
+            if self._clock.now_ms() >= until_ms or self._stopped():
+                return
+            self._clock.wait(100)
+
+    def _must_begin(self, session: _Session) -> None:
+        start = self._start
+        if start.where is None and start.init_from is None and session.opened.publisher.newest() is None:
+            raise SettingsError(
+                f"pipeline {self._settings.pipeline.name} has no ledger in topic {self._settings.topics.ledger} yet; "
+                "say where to begin with --start earliest|latest|TIME, or --init-from the folder of a replay"
+            )
+
+    def _failed(self, session: _Session, error: Exception, *, counts: bool) -> None:
+        """Take note of a failure, and wait before the next try.
+
+        Raises:
+            JobFailed: the same tick failed too often.
+        """
+        self._told.n_rebuilds += 1
+        self._fenced = isinstance(error, Unsettled) and error.fenced
+        if counts:
+            number = session.number
+            self._failures[number] += 1
+            if self._failures[number] >= TRIES:
+                raise JobFailed(
+                    f"tick {number} failed {TRIES} times, the last time with: {_words(error)}; it reads "
+                    f"{session.ranges()}"
+                ) from error
+        self._wait(error)
+
+    def _wait(self, error: Exception) -> None:
+        what = _words(error)
+        self._told.says(health.WAITING, what)
+        LOG.warning("%s; trying again", what)
+        until_ms = self._clock.now_ms() + self._back_off_ms
+        while self._clock.now_ms() < until_ms and not self._stopped():
+            self._clock.wait(50)
+            self._told.alive()
+        self._back_off_ms = min(2 * self._back_off_ms, BACK_OFF_MS[1])
+
+    def _identity(self) -> Identity:
+        s = self._settings
+        genesis = {
+            "mode": "worker",
+            "pipeline": s.pipeline.name,
+            "semantic": config.semantic(s),
+            "build_of": build.describe(),
+        }
+        return Identity(
+            config.semantic_digest(s)[:16], build.digest(), s.worker.instance, genesis, session=self._session
+        )
+
+    def _beginning(self, opened: Opened) -> Beginning:
+        settings, start, folder = self._settings, self._start, self._start.init_from
+
+        def offsets() -> Mapping[TopicPartition, int]:
+            if start.where is not None or folder is None:
+                return assemble_kafka.start_offsets(settings, start.where or "earliest")
+            positions = assemble_kafka.newest_checkpoint(folder)[1]["positions"][""]
+            if dict(positions["topic_ids"]) != dict(opened.source.topic_ids()):
+                raise SettingsError(f"{folder} was replayed from other input than these topics; say --start as well")
+            names = ((name.rpartition("/"), at) for name, at in positions["next_by_name"].items())
+            return {(topic, int(number)): at for (topic, _, number), at in names}
+
+        def init() -> Loaded:
+            assert folder is not None
+            return assemble_kafka.newest_checkpoint(folder)
+
+        return Beginning(
+            start=offsets,
+            init=None if folder is None else init,
+            make_under=lambda kept: assemble_kafka.pipeline_under(settings, kept),
+        )
+
+
+class _Session:
+    """One life of a loop on open connections."""
+
+    def __init__(
+        self, settings: config.Settings, opened: Opened, told: Health, identity: Identity, beginning: Beginning
+    ) -> None:
+        self.opened, self._settings, self._told = opened, settings, told
+        self.loop = Loop(
+            lambda: assemble.pipeline_of(settings),
+            opened.ports,
+            identity,
+            max_records=settings.tick.max_records,
+            live=Live(settings.watermark.idle_ms, settings.tick.lagging_records),
+            beginning=beginning,
+        )
+        self.loop.on_commit = self._committed
+        self._began_s = self._told_s = time.monotonic()
+        self._n_told = 0
+
+    @property
+    def number(self) -> int:
+        """The tick that comes next, or is in the making."""
+        return self.loop.pipeline.positions.number + 1
+
+    def ranges(self) -> str:
+        """What the tick in the making reads."""
+        current = self.loop.current
+        if current is None:
+            return "nothing"
+        return (
+            ", ".join(f"{r.topic}/{r.partition} offsets {r.first} to {r.next - 1}" for r in current.ranges) or "nothing"
+        )
+
+    def recover(self, stopped: Callable[[], bool]) -> bool:
+        """Bring the state to the end of the ledger; False when stopped on the way."""
+        began_s = time.monotonic()
+
+        def told_and_stopped() -> bool:
+            self._told.says(health.RECOVERING, f"tick {self.loop.pipeline.positions.number}")
+            return stopped()
+
+        if not self.loop.recover(stopped=told_and_stopped):
+            return False
+        number = self.loop.pipeline.positions.number
+        self.opened.metrics.cut(number)
+        LOG.info("recovered to tick %d in %.2f s", number, time.monotonic() - began_s)
+        return True
+
+    def turn_until(self, stopped: Callable[[], bool], settled: Callable[[], None]) -> dict[str, Any]:
+        """Cut ticks until a signal comes, then drain; returns the summary."""
+        settings, loop = self._settings, self.loop
+        worker = Worker(
+            loop,
+            SystemClock(),
+            max_wait_ms=settings.tick.max_wait_ms,
+            checkpoint_every_ms=settings.checkpoint.every_ms,
+            sign_every_ms=settings.worker.silence_ms // 3,
+            wait=self.opened.source.wait,
+        )
+        effort = summary.Effort.begin(loop.pipeline)
+        while not stopped():
+            self._told.alive()
+            if worker.turn():
+                settled()
+            self._tell()
+        self._told.says(health.STOPPING)
+        worker.stop()
+        self.opened.ports.checkpoints.flush()
+        return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
+
+    def _committed(self, tick: Tick, effects: Effects) -> None:
+        pipeline, told = self.loop.pipeline, self._told
+        self.opened.beat.positions = {p: pipeline.positions.next_of(p) for p in pipeline.positions.partitions()}
+        told.committed(tick, effects, self.loop.took_s)
+        told.version = pipeline.learner.versions.champion_version
+        told.lag = self.opened.beat.lag
+
+    def _tell(self) -> None:
+        """A line for people now and then."""
+        now_s, told = time.monotonic(), self._told
+        if now_s - self._told_s < TELL_EVERY_S:
+            return
+        n = told.records["consumed"]
+        LOG.info(
+            "tick %d  %.0f records/s  lag %s  %s",
+            told.tick, (n - self._n_told) / (now_s - self._told_s), told.lag, told.version,
+        )  # fmt: skip
+        self._told_s, self._n_told = now_s, n
+
+
+def _words(error: Exception) -> str:
+    """What an error says; the message of a stray one may quote a record, so only its name is told."""
+    return str(error) if isinstance(error, StreamRecError) else type(error).__name__
