@@ -137,7 +137,10 @@ def parse_map(texts: list[str]) -> dict[str, str]:
 
 
 def replay(
-    events: Annotated[Path, typer.Argument(metavar="EVENTS", help="A file of events (.jsonl, .gz, .zst).")],
+    events: Annotated[
+        Path | None,
+        typer.Argument(metavar="[EVENTS]", help="A file of events (.jsonl, .gz, .zst); without it, the stored topics."),
+    ] = None,
     out: cli_options.Out = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="ITEMS", help="A file of catalogue records.")] = None,
     *,
@@ -145,17 +148,37 @@ def replay(
         str | None, typer.Option(metavar="T", help="First time taken: 2011-03-01, RFC 3339 or ms.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="T", help="First time no longer taken.")] = None,
+    partitions: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Topics: only these partitions of events.")
+    ] = None,
+    from_ledger: Annotated[
+        bool, typer.Option("--from-ledger", help="Topics: the very ticks of the live ledger, for the same bytes.")
+    ] = False,
+    output_topic: Annotated[
+        str | None, typer.Option(metavar="T", help="Topics: where the slates go.  [default: a shadow topic]")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(min=0, metavar="X", help="Topics: times real time; 0 for as fast as it goes.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Run recorded events through the very loop that a live worker runs.
+    """Run recorded events through the very loop that a live worker runs: a file, or a range of the stored topics.
 
-    Interrupted, the same command goes on; finished, it prints the summary again. The folder holds what the topics
-    would carry, a record a line, and metrics.jsonl, summary.json, checkpoints and figures.
+    Interrupted, the same command goes on; finished, it prints the summary again. Of a file the folder holds what the
+    topics would carry, a record a line, and metrics.jsonl, summary.json, checkpoints and figures. A replay of topics is
+    a pipeline of its own (PIPELINE-replay, another name with --set replay.name=...) that publishes to shadow topics;
+    times are those of the records.
 
     Example: STREAM_REC_PRIVACY__KEY=... stream-rec replay events.jsonl --items items.jsonl --out runs/march
+
+    Example: stream-rec replay --since 2026-03-01 --until 2026-03-08
     """
+    if events is not None and (partitions or from_ledger or output_topic or speed):
+        raise SettingsError("--partitions, --from-ledger, --output-topic and --speed are of stored topics; drop EVENTS")
+    if events is None and items is not None:
+        raise SettingsError("--items is a file beside EVENTS; stored topics bring their own catalogue")
     for path in filter(None, (events, items)):
         if not path.is_file():
             raise SettingsError(f"there is no file {path}; `stream-rec import` makes one from a dataset")
@@ -164,10 +187,35 @@ def replay(
     since_ms, until_ms = cli_options.time_ms(since, "--since"), cli_options.time_ms(until, "--until")
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
         raise SettingsError("--since is not before --until, so nothing is selected; give an earlier --since")
-    from stream_rec.replay import run_replay
+    if events is not None:
+        from stream_rec.replay import run_replay
 
-    summary = run_replay(settings, events=events, items=items, since=since_ms, until=until_ms)
+        summary = run_replay(settings, events=events, items=items, since=since_ms, until=until_ms)
+    else:
+        from stream_rec import replay_topics
+
+        asked = replay_topics.Asked(
+            since_ms, until_ms, numbers(partitions), from_ledger=from_ledger, output_topic=output_topic, speed=speed
+        )
+        summary = replay_topics.run_replay(settings, asked)
+        settings = replay_topics.own_settings(settings)
     print_summary(summary, settings.run_dir, as_json)
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """Partition numbers between commas, ascending.
+
+    >>> numbers("3,0"), numbers(None)
+    ((0, 3), ())
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    try:
+        found = {int(word) for word in (text or "").split(",") if word.strip()}
+    except ValueError:
+        raise SettingsError(f"--partitions takes numbers between commas, as in 0,3, not {text}") from None
+    return tuple(sorted(found))
 
 
 def worker(

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     model: sections.Model = Field(default_factory=sections.Model)
     explore: sections.Explore = Field(default_factory=sections.Explore)
     slate: sections.Slate = Field(default_factory=sections.Slate)
+    replay: sections.Replay = Field(default_factory=sections.Replay)
     checkpoint: sections.Checkpoint = Field(default_factory=sections.Checkpoint)
     report: sections.Report = Field(default_factory=sections.Report)
 
@@ -347,4 +348,12 @@ def with_semantic(settings: Settings, kept: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(error, values, dict.fromkeys(kept, "ledger")))) from None
     changed._sources.update(settings._sources)
+    return changed
+
+
+def renamed(settings: Settings, name: str) -> Settings:
+    """`settings` of another pipeline: its name, and its folder unless `run.dir` was set."""
+    pipeline = settings.pipeline.model_copy(update={"name": name})
+    changed = settings.model_copy(update={"pipeline": pipeline})
+    changed._sources = settings._sources
     return changed

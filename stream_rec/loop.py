@@ -164,7 +164,8 @@ class Loop:
     def _go_on(self) -> None:
         positions, source = self.pipeline.positions, self._ports.source
         source.same_topics(positions.topic_ids, positions.partitions())
-        self._buffers = {p: [] for p in positions.partitions()}
+        if not self._beginning.follows:
+            self._buffers = {p: [] for p in positions.partitions()}
         source.seek({p: positions.next_of(p) for p in self._buffers})
         for version, tensors in self.pipeline.pending_weights().items():
             self._ports.weights.put(version, tensors)

@@ -59,7 +59,7 @@ def run_replay(
     identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "replay", genesis)
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
     try:
-        _same_run(next(iter(ports.publisher.read_ledger()), None), identity)
+        same_run(next(iter(ports.publisher.read_ledger()), None), identity)
         with Stopping() as stopping, Progress("replay", timed=since is None and until is None) as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(settings),
@@ -107,8 +107,12 @@ def _run(
     return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
 
 
-def _same_run(genesis: tuple[int, bytes] | None, identity: Identity) -> None:
-    """Refuse to go on in a folder that another mode, other input or other settings began; says what differs."""
+def same_run(genesis: tuple[int, bytes] | None, identity: Identity) -> None:
+    """Refuse to go on where another mode, other input or other settings began; says what differs.
+
+    Raises:
+        SettingsError: they differ.
+    """
     if genesis is None:
         return
     first = msgspec.json.decode(genesis[1])

@@ -357,6 +357,15 @@ class Privacy(Section):
     key_file: PathSetting = operational(None, "File that holds the key.")
 
 
+class Replay(Section):
+    """A replay of stored topics: what it is called there."""
+
+    name: Name = operational(
+        "replay",
+        "Name of a replay of stored topics: its pipeline is PIPELINE-NAME, its topics are TOPIC.PIPELINE-NAME.",
+    )
+
+
 class Checkpoint(Section):
     """How often the state is saved."""
 

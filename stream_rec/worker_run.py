@@ -6,6 +6,7 @@ and recover from it. Nothing is repaired in place.
 
 from __future__ import annotations
 
+import gc
 import logging
 import secrets
 import time
@@ -201,6 +202,8 @@ class Supervisor:
     def _wait(self, error: Exception) -> None:
         what = _words(error)
         self._told.says(health.WAITING, what)
+        # The state that was dropped, and sockets that kafka-python leaves behind at each refused connection.
+        gc.collect()
         LOG.warning("%s; trying again", what)
         until_ms = self._clock.now_ms() + self._back_off_ms
         while self._clock.now_ms() < until_ms and not self._stopped():

@@ -227,6 +227,7 @@ class Writer:
         self, access: Access, transactional_id: str | None = None, *, transaction_timeout_ms: int = 5_000
     ) -> None:
         self._access = access
+        self._commit_timeout_ms = 2 * transaction_timeout_ms
         own: dict[str, Any] = {"linger_ms": 20}
         if transactional_id is not None:
             own = {
@@ -261,7 +262,7 @@ class Writer:
             self._producer.flush()
             # Commit does not look at them: it returns although a record was never delivered.
             offsets = [future.get(0).offset for future in futures]
-            self._producer.commit_transaction()
+            self._commit()
             return int(offsets[-1])
         except (kafka_errors.KafkaError, OSError, AssertionError) as error:
             weather = isinstance(error, (*_NOT_LET_IN, *_FENCED))
@@ -270,6 +271,13 @@ class Writer:
                 counts=not weather,
                 fenced=isinstance(error, _FENCED),
             ) from error
+
+    def _commit(self) -> None:
+        # commit_transaction() retries without end while the brokers are away.
+        result = self._producer._transaction_manager.begin_commit()
+        self._producer._sender.wakeup()
+        if not result.wait(self._commit_timeout_ms):
+            raise kafka_errors.KafkaTimeoutError("no answer to the end of a transaction")
 
     def send(self, record: Sending) -> Any:
         """Begin to publish one record outside of any transaction; the future tells when it is there."""

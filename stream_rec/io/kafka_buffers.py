@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from stream_rec.events import Record
+from stream_rec.events import Record, Topic
 from stream_rec.io.kafka import Access, Reader
 from stream_rec.io.kafka_topics import InputTopics
 from stream_rec.ports import TopicPartition
@@ -26,11 +26,13 @@ class KafkaBuffers:
         access: how the brokers are reached.
         topics: what the partitions are called there.
         most_records: a partition with more in its buffer is fetched no further until half of them are taken.
+        until_ms: catalogue records of this record time or later are the newer state of a compacted topic: they are
+            known from the start, so their time is 0.
     """
 
-    def __init__(self, access: Access, topics: InputTopics, most_records: int) -> None:
+    def __init__(self, access: Access, topics: InputTopics, most_records: int, *, until_ms: int | None = None) -> None:
         self.reader = Reader(access)
-        self._topics, self._most_records = topics, most_records
+        self._topics, self._most_records, self._until_ms = topics, most_records, until_ms
         self.held: dict[TopicPartition, deque[Record]] = {}
         self.next: dict[TopicPartition, int] = {}
         """Offset of the next record that `take` gives, where it is known."""
@@ -59,7 +61,7 @@ class KafkaBuffers:
         n = 0
         for physical, polled in self.reader.poll(timeout_ms, POLLED_RECORDS).items():
             partition = self._topics.logical(physical)
-            self.held[partition].extend(map(record_of, (partition[0],) * len(polled), polled))
+            self.held[partition].extend(map(self._record, (partition[0],) * len(polled), polled))
             n += len(polled)
         full = [p for p, held in self.held.items() if len(held) > self._most_records and p not in self._paused]
         if full:
@@ -96,8 +98,10 @@ class KafkaBuffers:
             self._paused.discard(partition)
             self.reader.resume([self._topics.physical(partition)])
 
-
-def record_of(topic: str, r: Any) -> Record:
-    """kafka-python's record as ours; one without a time has 0."""
-    headers = tuple(r.headers) if r.headers else ()
-    return Record(topic, r.partition, r.offset, r.timestamp if r.timestamp > 0 else 0, r.key, r.value, headers)
+    def _record(self, topic: str, r: Any) -> Record:
+        """kafka-python's record as ours; one without a time has 0."""
+        at_ms = r.timestamp if r.timestamp > 0 else 0
+        if topic == Topic.ITEMS and self._until_ms is not None and at_ms >= self._until_ms:
+            at_ms = 0
+        headers = tuple(r.headers) if r.headers else ()
+        return Record(topic, r.partition, r.offset, at_ms, r.key, r.value, headers)

@@ -23,10 +23,11 @@ class KafkaRanges:
     Args:
         access: how the brokers are reached.
         topics: what the partitions are called there.
+        until_ms: as in `KafkaBuffers`.
     """
 
-    def __init__(self, access: Access, topics: InputTopics) -> None:
-        self._access, self._topics = access, topics
+    def __init__(self, access: Access, topics: InputTopics, *, until_ms: int | None = None) -> None:
+        self._access, self._topics, self._until_ms = access, topics, until_ms
         self._opened: KafkaBuffers | None = None
 
     def read(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
@@ -36,7 +37,9 @@ class KafkaRanges:
             InputGone: fewer are there.
             Unreachable: the brokers answer no more.
         """
-        buffers = self._opened = self._opened or KafkaBuffers(self._access, self._topics, PREFETCHED_RECORDS)
+        buffers = self._opened = self._opened or KafkaBuffers(
+            self._access, self._topics, PREFETCHED_RECORDS, until_ms=self._until_ms
+        )
         if buffers.next.get(partition) != first:
             buffers.seek({partition: first})
         end = None

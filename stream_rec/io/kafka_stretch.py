@@ -25,12 +25,20 @@ class KafkaStretch:
         access: how the brokers are reached.
         topics: who the topics are.
         stretch: partition to first offset and end.
+        until_ms: as in `KafkaBuffers`.
     """
 
-    def __init__(self, access: Access, topics: InputTopics, stretch: Mapping[TopicPartition, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        topics: InputTopics,
+        stretch: Mapping[TopicPartition, tuple[int, int]],
+        *,
+        until_ms: int | None = None,
+    ) -> None:
         self._topics, self._stretch = topics, dict(sorted(stretch.items()))
-        self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS)
-        self._ranges = KafkaRanges(access, topics)
+        self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS, until_ms=until_ms)
+        self._ranges = KafkaRanges(access, topics, until_ms=until_ms)
 
     def partitions(self) -> Sequence[TopicPartition]:
         """The partitions of the stretch, in (topic, partition) order."""
@@ -38,7 +46,7 @@ class KafkaStretch:
 
     def topic_ids(self) -> Mapping[str, str]:
         """The brokers' ids of the topics."""
-        return {topic: self._topics.ids[topic] for topic, _ in self._stretch}
+        return self._topics.ids
 
     def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
         """Compare with what the ledger began with.
