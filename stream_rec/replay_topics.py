@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, assemble_kafka, build, config, summary
-from stream_rec.assemble_kafka import Stretch
+from stream_rec import assemble, assemble_kafka, assemble_stored, build, config, summary
+from stream_rec.assemble_stored import OpenedReplay, Stretch
 from stream_rec.clock import SystemClock
 from stream_rec.errors import JobFailed, SettingsError
 from stream_rec.fold import Identity
@@ -66,7 +66,7 @@ def run_replay(settings: config.Settings, asked: Asked) -> dict[str, Any]:
     refuse_foreign(own.run_dir)
     release = assemble_kafka.hold_run(own)
     try:
-        opened = assemble_kafka.open_replay(settings, own, output_topic=asked.output_topic)
+        opened = assemble_stored.open_replay(settings, own, output_topic=asked.output_topic)
         try:
             return _Replay(settings, own, asked, opened).run()
         finally:
@@ -78,9 +78,7 @@ def run_replay(settings: config.Settings, asked: Asked) -> dict[str, Any]:
 class _Replay:
     """One start of a replay, on open connections."""
 
-    def __init__(
-        self, live: config.Settings, own: config.Settings, asked: Asked, opened: assemble_kafka.OpenedReplay
-    ) -> None:
+    def __init__(self, live: config.Settings, own: config.Settings, asked: Asked, opened: OpenedReplay) -> None:
         self._live, self._own, self._asked, self._opened = live, own, asked, opened
         self._genesis = self._identity_of_run()
         self._pace = Pace(asked.speed)

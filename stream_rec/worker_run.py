@@ -10,6 +10,7 @@ import gc
 import logging
 import secrets
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ class Supervisor:
             except StreamRecError:
                 raise
             except Exception as error:
-                LOG.exception("tick %s failed", session.number)
+                # The message of a stray exception may quote a record, so only its place is told.
+                place = "".join(traceback.format_tb(error.__traceback__))
+                LOG.error("tick %s failed with %s at\n%s", session.number, type(error).__name__, place)
                 self._failed(session, error, counts=True)
             finally:
                 opened.close()
@@ -154,7 +157,7 @@ class Supervisor:
         told.says(health.RECOVERING)
         if self._stopped() or not session.recover(self._stopped):
             return {}
-        self._ledger_offset, self._fenced = session.loop.pipeline.positions.ledger_offset, False
+        self._ledger_offset, self._fenced = session.ledger_offset, False
         told.says(health.RUNNING)
         return session.turn_until(self._stopped, self._settled)
 
@@ -188,6 +191,8 @@ class Supervisor:
             JobFailed: the same tick failed too often.
         """
         self._told.n_rebuilds += 1
+        if session.claimed:
+            self._ledger_offset = session.ledger_offset
         self._fenced = isinstance(error, Unsettled) and error.fenced
         if counts:
             number = session.number
@@ -264,6 +269,13 @@ class _Session:
         self.loop.on_commit = self._committed
         self._began_s = self._told_s = time.monotonic()
         self._n_told = 0
+        self.claimed = False
+        """Whether the ledger holds our claim or genesis, so that a later one is a rival's."""
+
+    @property
+    def ledger_offset(self) -> int:
+        """Offset of the entry that was committed last."""
+        return self.loop.pipeline.positions.ledger_offset
 
     @property
     def number(self) -> int:
@@ -289,6 +301,7 @@ class _Session:
 
         if not self.loop.recover(stopped=told_and_stopped):
             return False
+        self.claimed = True
         number = self.loop.pipeline.positions.number
         self.opened.metrics.cut(number)
         LOG.info("recovered to tick %d in %.2f s", number, time.monotonic() - began_s)

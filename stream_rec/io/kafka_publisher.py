@@ -75,7 +75,11 @@ class KafkaPublisher:
             yield entry.offset, entry.raw
 
     def newest(self) -> Entry | None:
-        """The entry that was committed last; None while there is none."""
+        """The entry that was committed last; None while there is none.
+
+        Raises:
+            InputGone: there was one, and retention has passed them all.
+        """
         end = self._reader.ends([self._ledger])[self._ledger]
         begin = self._reader.begins([self._ledger])[self._ledger]
         newest = None
@@ -84,6 +88,11 @@ class KafkaPublisher:
                 newest = entry
             if newest is not None:
                 return newest
+        if begin > 0:
+            raise InputGone(
+                f"every entry of the ledger in topic {self._ledger[0]} is gone by its retention, so nobody can tell "
+                "where this pipeline stands; start a new pipeline.name with a ledger topic of its own"
+            )
         return None
 
     def _entries(self, offset: int) -> Iterator[Entry]:
