@@ -227,7 +227,7 @@ class Writer:
         self, access: Access, transactional_id: str | None = None, *, transaction_timeout_ms: int = 5_000
     ) -> None:
         self._access = access
-        self._commit_timeout_ms = 2 * transaction_timeout_ms
+        self._patience_s = transaction_timeout_ms / 1000
         own: dict[str, Any] = {"linger_ms": 20}
         if transactional_id is not None:
             own = {
@@ -259,7 +259,8 @@ class Writer:
         try:
             self._producer.begin_transaction()
             futures = [self._send(record) for record in records]
-            self._producer.flush()
+            # Without a time of its own it waits for brokers that are away: records do not expire meanwhile.
+            self._producer.flush(self._patience_s)
             # Commit does not look at them: it returns although a record was never delivered.
             offsets = [future.get(0).offset for future in futures]
             self._commit()
@@ -276,7 +277,7 @@ class Writer:
         # commit_transaction() retries without end while the brokers are away.
         result = self._producer._transaction_manager.begin_commit()
         self._producer._sender.wakeup()
-        if not result.wait(self._commit_timeout_ms):
+        if not result.wait(round(1000 * self._patience_s)):
             raise kafka_errors.KafkaTimeoutError("no answer to the end of a transaction")
 
     def send(self, record: Sending) -> Any:
