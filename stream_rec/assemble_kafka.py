@@ -28,6 +28,8 @@ from stream_rec.ports import Ports, TopicPartition
 __all__ = ["Admin", "Reader", "Sending", "Writer"]
 
 LOG = logging.getLogger(__name__)
+LOOKED_AT_RECORDS = 50
+"""Newest records of each events partition whose keys are looked at."""
 OUTPUTS = (Topic.SLATES, Topic.VERSIONS, Topic.DEAD_LETTERS, Topic.LEDGER)
 
 
@@ -146,6 +148,34 @@ def check_partitions(settings: config.Settings, topics: InputTopics) -> None:
             f"topic {settings.topics.events} has {n} partitions and watermark.max_partitions is "
             f"{settings.watermark.max_partitions}; raise it before the pipeline begins"
         )
+
+
+def warn_of_unkeyed(settings: config.Settings, opened: Opened) -> None:
+    """Say when newest events have no key: those of one user then lie in any partition, out of order.
+
+    Raises:
+        Unreachable: no broker lets us in.
+    """
+    reader = Reader(access_of(settings))
+    try:
+        events = [
+            (settings.topics.events, number) for topic, number in opened.source.partitions() if topic == Topic.EVENTS
+        ]
+        begins, ends = reader.begins(events), reader.ends(events)
+        reader.assign(events)
+        for at in events:
+            reader.seek(at, max(begins[at], ends[at] - LOOKED_AT_RECORDS))
+        polled: list[Any] = []
+        for _ in range(3):
+            if any(reader.position(at) < ends[at] for at in events):
+                polled += [record for records in reader.poll(200, 10_000).values() for record in records]
+        if n := sum(record.key is None for record in polled):
+            LOG.warning(
+                "%d of the newest %d records of topic %s have no key; key events by user, so that each user's stay in "
+                "order", n, len(polled), settings.topics.events,
+            )  # fmt: skip
+    finally:
+        reader.close()
 
 
 def open_worker(settings: config.Settings) -> Opened:

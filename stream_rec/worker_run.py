@@ -122,6 +122,8 @@ class Supervisor:
                     raise
                 self._wait(error)
                 continue
+            if not self._connected:
+                assemble_kafka.warn_of_unkeyed(self._settings, opened)
             self._connected = True
             session = _Session(self._settings, opened, self._told, self._identity(), self._beginning(opened))
             try:
