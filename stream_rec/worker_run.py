@@ -122,8 +122,6 @@ class Supervisor:
                     raise
                 self._wait(error)
                 continue
-            if not self._connected:
-                assemble_kafka.warn_of_unkeyed(self._settings, opened)
             self._connected = True
             session = _Session(self._settings, opened, self._told, self._identity(), self._beginning(opened))
             try:
@@ -145,6 +143,8 @@ class Supervisor:
 
     def _live(self, session: _Session) -> dict[str, Any] | None:
         publisher, told = session.opened.publisher, self._told
+        if self._ledger_offset is None:
+            assemble_kafka.warn_of_unkeyed(self._settings, session.opened)
         self._look_for_rivals(session)
         told.says(health.STANDING_BY)
         if not self._start.take_over:
