@@ -139,6 +139,8 @@ class Supervisor:
                 self._failed(session, error, counts=True)
             finally:
                 opened.close()
+                # Before another state is made.
+                del session, opened
         return {}
 
     def _live(self, session: _Session) -> dict[str, Any] | None:

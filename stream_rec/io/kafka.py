@@ -334,7 +334,11 @@ class Admin:
         """Those of the named topics that are there."""
         wanted = list(names)
         with self._access.speaking("looking at topics"):
-            there = [t for t in self._admin.describe_topics(wanted) if not t["error_code"]]
+            told = self._admin.describe_topics(wanted)
+            absent = kafka_errors.UnknownTopicOrPartitionError.errno
+            for code in {t["error_code"] for t in told} - {0, absent}:
+                raise kafka_errors.for_code(code)()
+            there = [t for t in told if not t["error_code"]]
         return {
             t["name"]: TopicAs(str(t["topic_id"]), len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]))
             for t in there
