@@ -24,9 +24,9 @@ from stream_rec.stream.tick import Tick, ranges_of
 
 FORMAT = 1
 MAX_EMPTY_TICKS = 10_000
+LOG = logging.getLogger(__name__)
 CUTS_KEPT = 2
 """Checkpoints kept of version cuts: the newest and its parent."""
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,8 @@ class Loop:
         live: Live | None = None,
         beginning: Beginning | None = None,
     ) -> None:
-        beginning = beginning or Beginning()
+        self._beginning = beginning = beginning or Beginning()
         self.fold = Fold(make_pipeline, identity, make_under=beginning.make_under, init=beginning.init)
-        self._beginning = beginning
         self._ports = ports
         self._identity = identity
         self._max_records = max_records
@@ -88,6 +87,7 @@ class Loop:
         self._heard_at_ms: dict[TopicPartition, int] = {}
         self._buffers: dict[TopicPartition, list[Record]] = {}
         self._durable: list[str] = []
+        self._store_again = False
         self.on_commit: Callable[[Tick, Effects], None] | None = None
         """Called after each commit with the tick and its effects (progress, the simulated shop)."""
         self.attempted = b""
@@ -101,11 +101,6 @@ class Loop:
     def pipeline(self) -> Pipeline:
         """The pipeline with its state."""
         return self.fold.pipeline
-
-    @property
-    def between_ticks(self) -> bool:
-        """Whether the state is that of a committed tick."""
-        return self.current is None
 
     # ---- start and recovery
 
@@ -158,18 +153,22 @@ class Loop:
 
     def _claim(self) -> None:
         changed = self.fold.adopt_own()
-        body: dict[str, Any] = {"session": self._identity.session} if self._identity.session else {}
-        self.commit("claim", body | ({"semantic": self._identity.semantic} if changed else {}), Effects(outputs=()))
+        body = {"session": self._identity.session, "semantic": self._identity.semantic if changed else None}
+        self.commit("claim", {name: value for name, value in body.items() if value}, Effects(outputs=()))
 
     def _go_on(self) -> None:
         positions, source = self.pipeline.positions, self._ports.source
-        source.same_topics(positions.topic_ids, positions.partitions())
-        if not self._beginning.follows:
-            self._buffers = {p: [] for p in positions.partitions()}
+        known = positions.partitions()
+        source.same_topics(positions.topic_ids, known)
+        self._buffers = {} if self._beginning.follows else {p: [] for p in known}
         source.seek({p: positions.next_of(p) for p in self._buffers})
+        self._store_pending()
+        settle_memory()
+
+    def _store_pending(self) -> None:
+        self._store_again = False
         for version, tensors in self.pipeline.pending_weights().items():
             self._ports.weights.put(version, tensors)
-        settle_memory()
 
     # ---- going on
 
@@ -245,7 +244,7 @@ class Loop:
             pin: this is the cut of a version: keep it, and that of the version before. While the store is still
                 writing it is passed over: copies that wait for a slow disk would fill the memory.
         """
-        if not self.between_ticks:
+        if self.current is not None:
             return
         positions = self.pipeline.positions
         manifest = {
@@ -258,6 +257,8 @@ class Loop:
             "semantic": self.fold.semantic,
             "build": self._identity.build_digest,
         }
+        if self._store_again:
+            self._store_pending()
         name = f"{positions.number:010d}-{positions.chain[:16]}"
         store = self._ports.checkpoints
         if pin and store.busy():
@@ -302,7 +303,7 @@ class Loop:
 
     def _facts(self, records: Sequence[Record], drain: bool, cut_at_ms: int | None) -> Tick:
         positions, source = self.pipeline.positions, self._ports.source
-        self._durable += self._ports.weights.durable()
+        self._durable += self._stored()
         own_time = max([positions.record_time_ms(), *(r.timestamp_ms for r in records)])
         wild = tuple(
             (r.partition, r.offset)
@@ -322,6 +323,17 @@ class Loop:
             weights_durable=tuple(self._durable),
             appeared=appeared,
         )
+
+    def _stored(self) -> Sequence[str]:
+        """Versions that became durable. A disk that is full must not stop a live worker: it tries again later."""
+        try:
+            return self._ports.weights.durable()
+        except JobFailed as error:
+            if self._live is None:
+                raise
+            LOG.warning("%s; promotions wait", error)
+            self._store_again = True
+            return ()
 
     def _appeared(self) -> tuple[TopicPartition, ...]:
         """Input partitions that came into being since the last tick; from the next one on they are read."""

@@ -7,6 +7,7 @@ import pytest
 
 from stream_rec import assemble
 from stream_rec.clock import ManualClock
+from stream_rec.errors import JobFailed
 from stream_rec.events import Topic
 from stream_rec.fold import Identity
 from stream_rec.io.memory import MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
@@ -24,11 +25,9 @@ class World:
 
     def __init__(self, tmp_path, **live):
         self.broker = MemoryBroker({"events": 2, "items": 1})
+        self.weights = MemoryWeights(self.broker)
         ports = Ports(
-            MemorySource(self.broker),
-            MemoryPublisher(self.broker),
-            MemoryCheckpoints(self.broker),
-            MemoryWeights(self.broker),
+            MemorySource(self.broker), MemoryPublisher(self.broker), MemoryCheckpoints(self.broker), self.weights
         )
         settings = small_settings(tmp_path)
         self.loop = Loop(
@@ -135,3 +134,26 @@ def test_the_catalogue_is_read_to_its_end_before_the_first_event(tmp_path, n):
     world.worker.catch_up()
     topics = [[r[0] for r in tick["ranges"]] for tick in world.ticks() if tick["ranges"]]
     assert topics[-1] == ["events"] and all(t == ["items"] for t in topics[:-1])
+
+
+def test_weights_that_a_full_disk_refused_are_stored_later_and_promoted(tmp_path):
+    world = World(tmp_path)
+    full, durable = [True], world.weights.durable
+
+    def refuse():
+        done = durable()
+        if done and full:
+            full.clear()
+            raise JobFailed(f"cannot write {done[0]}: no space left on device")
+        return done
+
+    world.weights.durable = refuse
+    world.say(2, partition=1)
+    world.say(2)
+    world.worker.catch_up()
+    assert world.loop.pipeline.pending_weights() and not full
+    world.clock.wait(1_000)
+    world.say(4)
+    world.worker.turn()
+    world.worker.catch_up()
+    assert world.loop.pipeline.pending_weights() == {}
