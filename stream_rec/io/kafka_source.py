@@ -12,9 +12,8 @@ from stream_rec.events import Record
 from stream_rec.io.kafka import Access
 from stream_rec.io.kafka_beat import KafkaBeat
 from stream_rec.io.kafka_buffers import KafkaBuffers
-from stream_rec.io.kafka_ranges import KafkaRanges
+from stream_rec.io.kafka_input import KafkaInput
 from stream_rec.io.kafka_topics import InputTopics
-from stream_rec.io.same_topics import same_topics
 from stream_rec.ports import TopicPartition
 
 LOG = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ PATIENCE_S = 5.0
 """Longest time that others wait for such a partition."""
 
 
-class KafkaSource:
+class KafkaSource(KafkaInput):
     """An EventSource over live topics.
 
     Args:
@@ -36,27 +35,14 @@ class KafkaSource:
     """
 
     def __init__(self, access: Access, topics: InputTopics, beat: KafkaBeat | None = None) -> None:
-        self._access, self._topics, self._beat = access, topics, beat
-        self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS)
-        self._ranges = KafkaRanges(access, topics)
+        super().__init__(access, topics, ahead_records=BUFFERED_RECORDS)
+        self._beat = beat
         self._handed_ms: dict[TopicPartition, int] = {}
         self._empty_since_s: dict[TopicPartition, float] = {}
 
     def partitions(self) -> Sequence[TopicPartition]:
         """All input partitions that are known by now, in (topic, partition) order."""
         return self._topics.partitions
-
-    def topic_ids(self) -> Mapping[str, str]:
-        """The brokers' ids of the topics."""
-        return self._topics.ids
-
-    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
-        """Compare with what the ledger began with.
-
-        Raises:
-            InputGone: a topic is another one, or a partition is gone.
-        """
-        same_topics(self.topic_ids(), self.partitions(), topic_ids=topic_ids, partitions=partitions)
 
     def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Continue each named partition at the given offset; drops what was buffered of it.
@@ -95,14 +81,6 @@ class KafkaSource:
         while sum(map(len, self._buffers.held.values())) < n_enough and (left_s := until_s - time.monotonic()) > 0:
             self._buffers.pump(max(1, round(left_s * 1000)))
 
-    def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
-        """Exactly the `count` records from offset `first` on.
-
-        Raises:
-            InputGone: fewer are there, or retention has passed `first`.
-        """
-        return self._ranges.read(partition, first, count)
-
     def behind(self, partition: TopicPartition) -> bool:
         """Whether records wait; before the brokers have said, they must be assumed to."""
         if partition not in self._buffers.held:
@@ -118,16 +96,6 @@ class KafkaSource:
     def lag(self) -> int:
         """Records that wait behind the current positions, as of the last fetches."""
         return sum(max(0, (self._buffers.end(p) or at) - at) for p, at in self._buffers.next.items())
-
-    def in_future(self, partition: TopicPartition, offset: int) -> bool:
-        """Never told: the worker's clock judges."""
-        del partition, offset
-        return False
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._buffers.close()
-        self._ranges.close()
 
     def _heed(self) -> None:
         """Act on what was seen from beside the loop."""

@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from stream_rec.events import Record
 from stream_rec.io.kafka import Access
-from stream_rec.io.kafka_buffers import KafkaBuffers
-from stream_rec.io.kafka_ranges import KafkaRanges, await_more
+from stream_rec.io.kafka_input import KafkaInput
+from stream_rec.io.kafka_ranges import await_more
 from stream_rec.io.kafka_topics import InputTopics
-from stream_rec.io.same_topics import same_topics
 from stream_rec.ports import TopicPartition
 
 BUFFERED_RECORDS = 8_192
 
 
-class KafkaStretch:
+class KafkaStretch(KafkaInput):
     """An EventSource over [first, end) of each partition.
 
     Args:
@@ -36,25 +35,12 @@ class KafkaStretch:
         *,
         until_ms: int | None = None,
     ) -> None:
-        self._topics, self._stretch = topics, dict(sorted(stretch.items()))
-        self._buffers = KafkaBuffers(access, topics, BUFFERED_RECORDS, until_ms=until_ms)
-        self._ranges = KafkaRanges(access, topics, until_ms=until_ms)
+        super().__init__(access, topics, ahead_records=BUFFERED_RECORDS, until_ms=until_ms)
+        self._stretch = dict(sorted(stretch.items()))
 
     def partitions(self) -> Sequence[TopicPartition]:
         """The partitions of the stretch, in (topic, partition) order."""
         return list(self._stretch)
-
-    def topic_ids(self) -> Mapping[str, str]:
-        """The brokers' ids of the topics."""
-        return self._topics.ids
-
-    def same_topics(self, topic_ids: Mapping[str, str], partitions: Sequence[TopicPartition]) -> None:
-        """Compare with what the ledger began with.
-
-        Raises:
-            InputGone: a topic is another one, or a partition is gone.
-        """
-        same_topics(self.topic_ids(), self._topics.partitions, topic_ids=topic_ids, partitions=partitions)
 
     def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Continue each named partition at the given offset."""
@@ -79,14 +65,6 @@ class KafkaStretch:
             taken += self._buffers.take(partition, min(max_records - len(taken), inside))
         return taken
 
-    def read_range(self, partition: TopicPartition, first: int, count: int) -> Sequence[Record]:
-        """Exactly the `count` records from offset `first` on.
-
-        Raises:
-            InputGone: fewer are there, or retention has passed `first`.
-        """
-        return self._ranges.read(partition, first, count)
-
     def behind(self, partition: TopicPartition) -> bool:
         """Whether something of the stretch is left."""
         return not self.exhausted(partition)
@@ -103,13 +81,3 @@ class KafkaStretch:
         """(offsets done, offsets of the stretch): for a progress bar."""
         total = sum(max(0, end - first) for first, end in self._stretch.values())
         return total - self.lag(), total
-
-    def in_future(self, partition: TopicPartition, offset: int) -> bool:
-        """Never told: the records' own time judges."""
-        del partition, offset
-        return False
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._buffers.close()
-        self._ranges.close()
