@@ -124,7 +124,7 @@ class SlateStage:
                 self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self._rules.n_slots
             )
             out += self._encode(frame, [MISSING], ranked, "everybody")
-        for cause, rows in self._rows(touched):
+        for cause, rows in self._rows(touched, in_turn=bool(tick.ranges)):
             if len(rows):
                 out += self._encode(frame, rows.tolist(), self._rank(rows, tick.cut_at_ms, catalogue), cause)
         return out
@@ -150,11 +150,13 @@ class SlateStage:
         shown = self._joiner.in_force(MISSING, MISSING, now_ms + 1)
         return shown is not None and not servable[shown[shown != MISSING]].all()
 
-    def _rows(self, touched: Array) -> Iterable[tuple[str, Array]]:
+    def _rows(self, touched: Array, *, in_turn: bool) -> Iterable[tuple[str, Array]]:
+        """Users by cause. A tick without records is a sign of life or pays what is owed: it has no round-robin."""
         quota = self._rules.refresh_users
         lost = _new(self.refresh.take(quota), touched)
         lost = lost[self._users.born[lost] != 0]
-        turn = _new(self._users.next_known(quota - len(lost)), np.concatenate([touched, lost]))
+        known = self._users.next_known(quota - len(lost) if in_turn else 0)
+        turn = _new(known, np.concatenate([touched, lost]))
         return ("touched", touched), ("item_lost", lost), ("refresh", turn)
 
     # ---- records

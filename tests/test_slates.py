@@ -74,8 +74,14 @@ def test_a_user_touched_twice_in_a_tick_gets_one_slate(shop):
 
 def test_users_who_were_not_touched_are_refreshed_in_turn_within_the_quota(shop):
     shop.tick(*[shop.view(f"u{i}", "a") for i in range(5)])
-    turns = [{s["user_key"] for s in shop.tick() if s["cause"] == "refresh"} for _ in range(5)]
+    same = (Topic.ITEMS, b"a", {"item_id": "a", "title": "a"})
+    turns = [{s["user_key"] for s in shop.tick(same) if s["cause"] == "refresh"} for _ in range(5)]
     assert all(len(turn) == 2 for turn in turns) and len(set.union(*turns)) == 5
+
+
+def test_a_tick_without_records_turns_nobody_s_slate_over(shop):
+    shop.tick(*[shop.view(f"u{i}", "a") for i in range(5)])
+    assert causes(shop.tick()) == []
 
 
 def test_a_lost_item_is_replaced_in_the_same_tick_for_everybody_and_for_who_was_shown_it(shop):
