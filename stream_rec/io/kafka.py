@@ -154,6 +154,11 @@ class Reader:
         Raises:
             InputGone: retention has passed a position.
         """
+        # Records of a paused partition are put aside, and back only where this is None: a used-up one keeps them there
+        # although the partition goes on, and nothing more of it is fetched.
+        fetcher = self._consumer._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
         with self._access.speaking("reading"):
             polled: dict[At, list[Any]] = self._consumer.poll(timeout_ms, max_records)
             return polled
