@@ -168,6 +168,7 @@ class VersionNotice(msgspec.Struct, kw_only=True):
     parent: Annotated[str | None, Meta(description="version that served before")] = None
     command: Annotated[str | None, Meta(description="the control command that this answers")] = None
     status: Annotated[str | None, Meta(description="of the command: done or refused")] = None
+    found: Annotated[bool | None, Meta(description="of forget: whether the user was known")] = None
     verdict: dict[str, Any] | None = None
     n_examples: Annotated[int | None, Meta(description="positives the stream had given at the cut")] = None
     url: Annotated[str | None, Meta(description="of the weights; relative to the run folder")] = None

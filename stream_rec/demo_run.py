@@ -56,6 +56,8 @@ class Shopfront:
         for topic, key, value in effects.outputs:
             if topic == Topic.SLATES and value is not None:
                 self._slates[key] = value
+            elif topic == Topic.SLATES:
+                self._slates.pop(key, None)
 
     def slate(self, user_id: str | None) -> Mapping[str, Any] | None:
         """The slate to show: the user's own while it is valid, else the one for everybody."""

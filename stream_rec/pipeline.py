@@ -22,10 +22,11 @@ from stream_rec.learn.scoring import Catalogue
 from stream_rec.learn.versions import tensors_of
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
+from stream_rec.stream.forgetting import forget_users
 from stream_rec.stream.intake import SESSION, Intake, Taken
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick
-from stream_rec.stream.users import Users
+from stream_rec.stream.users import Users, words_of
 from stream_rec.stream.watermark import BEFORE_TIME
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -215,9 +216,10 @@ class Pipeline:
         )
 
     def _touched(self, taken: Taken) -> Array:
-        """Users of the tick that have a slate of their own, each once, in order of first sight."""
+        """Users of the tick that have a slate of their own and were not forgotten in it, each once, by first sight."""
         lines = taken.lines
         own: Array = lines.user[(lines.user != MISSING) & (lines.stand_in <= SESSION)]
+        own = own[self.facts.users.born[own] != 0]
         _, first = np.unique(own, return_index=True)
         touched: Array = own[np.sort(first)]
         return touched
@@ -264,11 +266,11 @@ class Pipeline:
         return {cut.version: cut.tensors}
 
     def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
-        """Obey `freeze` and `unfreeze`; refuse what this build cannot do, in a notice that says so."""
-        out = []
+        """Obey `freeze`, `unfreeze` and `forget`; refuse what this build cannot do, in a notice that says so."""
+        out, forgotten = [], self._forget(taken)
         for word, arguments in taken.controls:
-            done = word in ("freeze", "unfreeze")
-            if done:
+            done = word in ("freeze", "unfreeze", "forget")
+            if word in ("freeze", "unfreeze"):
                 self._report.frozen = word == "freeze"
             body = {
                 "event": "command",
@@ -278,8 +280,27 @@ class Pipeline:
                 "event_at": tick.cut_at_ms,
                 "command_id": arguments.get("command_id"),
             }
+            if word == "forget":
+                key = arguments["user_key"]
+                # Also for a user who is not known (any more): a slate of theirs may still be out.
+                out.append(Output(Topic.SLATES, key.encode(), None))
+                body["found"] = forgotten.pop(key, False)
             out.append(Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body)))
         return out
+
+    def _forget(self, taken: Taken) -> dict[str, bool]:
+        """Remove the users that `forget` names from the state, what they did in this tick too; whether each was known.
+
+        What stays of them is said in `stream_rec.stream.forgetting`.
+        """
+        keys = {a["user_key"]: bytes.fromhex(a["user_key"]) for word, a in taken.controls if word == "forget"}
+        if not keys:
+            return {}
+        rows = forget_users(self.facts, list(keys.values()))
+        self._slates.refresh.forget(rows)
+        self.learner.forget_users(_stable(words_of(list(keys.values()))[:, 0]))
+        self._intake.forget_ids()
+        return {key: row != MISSING for key, row in zip(keys, rows, strict=True)}
 
     # ---- metrics
 
@@ -341,5 +362,9 @@ def _pointer(tick: Tick, version: str) -> Output:
 
 def _stable_key(users: Users, rows: Array) -> Array:
     """63 bits of each user's key, int64; 0 without a user."""
-    head = (users.key[rows, 0] & np.uint64(2**63 - 1)).astype(np.int64)
-    return np.where(rows == MISSING, np.int64(0), head)
+    return np.where(rows == MISSING, np.int64(0), _stable(users.key[rows, 0]))
+
+
+def _stable(head: Array) -> Array:
+    """63 bits of the first words of user keys, int64."""
+    return (head & np.uint64(2**63 - 1)).astype(np.int64)

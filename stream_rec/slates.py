@@ -69,6 +69,14 @@ class Refresh(Component):
         self.queue[self.n_queued : self.n_queued + len(fresh)] = fresh
         self.n_queued += len(fresh)
 
+    def forget(self, users: Sequence[int]) -> None:
+        """Take user rows that hold nobody any more out of the queue."""
+        queued = self.queue[: self.n_queued]
+        left = queued[~np.isin(queued, np.asarray(users, np.int32))]
+        self.queue[: len(left)] = left
+        self.queue[len(left) : self.n_queued] = 0
+        self.n_queued = len(left)
+
     def settle(self, now_ms: int) -> None:
         """Nothing can be shown: nothing is owed until there is."""
         self.take(self.n_queued)

@@ -118,6 +118,17 @@ def test_the_live_line_is_the_average_of_the_last_day():
     assert (stats["click_rate"], stats["recall"], stats["version"], stats["lag"]) == (0.1, 0.4, "v2", 7)
 
 
+def test_a_tombstone_takes_a_slate_out_of_the_shop():
+    front = demo_run.Shopfront(b"k")
+    slates = {b"*": b'{"slots":[],"valid_until":9}', front._pseudonymiser.user_key("u").hex().encode(): None}
+    own = next(key for key in slates if key != b"*")
+    said = [Output("slates", key, value or b'{"slots":[1],"valid_until":9}') for key, value in slates.items()]
+    front.receive(Effects(outputs=said))
+    assert front.slate("u")["slots"] == [1]
+    front.receive(Effects(outputs=[Output("slates", own, None)]))
+    assert front.slate("u")["slots"] == []
+
+
 def test_a_signal_ends_the_demo_in_words_that_say_that_it_starts_anew(tmp_path, monkeypatch):
     step = Shop.step
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import jsonschema
 import msgspec
 import pytest
 
-from stream_rec import assemble
+from stream_rec import assemble, codec
 from stream_rec.events import Record, Topic
+from stream_rec.stream.privacy import Pseudonymiser
 from stream_rec.stream.tick import Tick, ranges_of
-from tests.shop_files import small_settings
+from tests.shop_files import KEY, small_settings
 
 START_MS = 1_767_571_200_000
 
@@ -73,3 +75,58 @@ def test_a_command_of_a_later_build_is_refused_in_a_notice(tmp_path, command):
     world.learn(1)
     notices = world.fold(Topic.CONTROL, {"command": command, "version": "v1-0123456789ab", "command_id": "c1"})
     assert [(n["command"], n["status"], n["command_id"]) for n in notices] == [(command, "refused", "c1")]
+
+
+def outputs_of(world, topic, *bodies):
+    """(topic, key, value or None) of everything a tick published."""
+    kept, fold = [], world.pipeline.fold
+    world.pipeline.fold = lambda tick, records: kept.append(fold(tick, records)) or kept[-1]
+    world.fold(topic, *bodies)
+    world.pipeline.fold = fold
+    return [(o.topic, o.key, o.value) for o in kept[0].outputs]
+
+
+def key_of(user):
+    return Pseudonymiser(KEY.encode()).user_key(user).hex()
+
+
+def test_a_forgotten_user_gets_a_tombstone_and_no_slate_then_a_notice_says_that_it_is_done(tmp_path):
+    world = Folding(tmp_path)
+    world.learn(3)
+    key = key_of("u1")
+    said = outputs_of(world, Topic.CONTROL, {"command": "forget", "user_key": key, "command_id": "c1"})
+    assert [o[2] for o in said if o[1] == key.encode()] == [None]
+    assert (Topic.SLATES, key_of("u0").encode()) in [o[:2] for o in said]
+    at = said.index((Topic.SLATES, key.encode(), None))
+    notice = msgspec.json.decode(said[at + 1][2])
+    assert {name: notice[name] for name in ("command", "status", "found", "command_id")} == {
+        "command": "forget", "status": "done", "found": True, "command_id": "c1"
+    }  # fmt: skip
+    assert key not in str(notice)
+    jsonschema.validate(notice, codec.json_schemas()["version"])
+
+
+def test_to_forget_nobody_known_is_done_and_tombstones_all_the_same(tmp_path):
+    world = Folding(tmp_path)
+    world.learn(3)
+    key = key_of("never seen")
+    said = outputs_of(world, Topic.CONTROL, {"command": "forget", "user_key": key})
+    assert (Topic.SLATES, key.encode(), None) in said
+    notices = [msgspec.json.decode(o[2]) for o in said if o[:2] == (Topic.VERSIONS, b"command-forget")]
+    assert [(n["status"], n["found"]) for n in notices] == [("done", False)]
+
+
+def test_of_two_commands_to_forget_somebody_the_second_finds_nobody(tmp_path):
+    world = Folding(tmp_path)
+    world.learn(3)
+    bodies = [{"command": "forget", "user_key": key_of(user)} for user in ("u1", "u2", "u1")]
+    assert [n["found"] for n in world.fold(Topic.CONTROL, *bodies)] == [True, True, False]
+
+
+def test_the_front_remembers_no_raw_id_after_a_forget(tmp_path):
+    world = Folding(tmp_path)
+    world.learn(3)
+    lines = world.pipeline._intake._front._events
+    assert "u1" in lines._users
+    world.fold(Topic.CONTROL, {"command": "forget", "user_key": key_of("u1")})
+    assert not (lines._users or lines._sessions or lines._orders)

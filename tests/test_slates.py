@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from stream_rec import assemble
+from stream_rec.component import digest
 from stream_rec.events import Record, Topic
+from stream_rec.slates import Refresh
 from stream_rec.stream.tick import Tick, ranges_of
 from tests.shop_files import small_settings
 
@@ -118,3 +121,13 @@ def test_decision_ids_depend_on_seed_tick_key_and_cause_alone(tmp_path):
         return [slate["decision_id"] for slate in world.tick(world.view("u1", "a"))]
 
     assert first() == first("learn.learning_rate=0.5") != first("run.seed=1")
+
+
+def test_a_forgotten_user_waits_for_no_slate_and_the_others_keep_their_turn():
+    refresh, twin = Refresh(6), Refresh(6)
+    refresh.add(np.array([4, 2, 9, 2, 7], np.int32))
+    refresh.forget([2, 7, -1])
+    assert refresh.queue.tolist() == [4, 9, 0, 0, 0, 0]
+    twin.restore(refresh.snapshot())
+    assert digest(twin.snapshot()) == digest(refresh.snapshot())
+    assert refresh.take(5).tolist() == [4, 9]

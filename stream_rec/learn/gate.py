@@ -50,6 +50,18 @@ class PairedRecall(Component):
         self.user_key[at], self.difference[at] = user_key, difference
         self.n_seen += len(user_key)
 
+    def forget_users(self, user_key: Ints) -> None:
+        """Take the visits of some users out of the comparison; the others keep their order."""
+        used = self.used()
+        oldest_first = np.arange(self.n_seen - used, self.n_seen) % self.capacity
+        kept = oldest_first[~np.isin(self.user_key[oldest_first], user_key)]
+        if len(kept) == used:
+            return
+        for column in (self.user_key, self.difference):
+            column[: len(kept)] = column[kept]
+            column[len(kept) :] = 0
+        self.n_seen = len(kept)
+
     def clear(self) -> None:
         """Start a new comparison, after a promotion."""
         self.user_key[:] = 0

@@ -220,6 +220,15 @@ class Learner:
             ):
                 part.forget_items(rows)
 
+    def forget_users(self, user_key: Ints) -> None:
+        """Take some users' visits out of what is being measured; counts and weights, which name nobody, stay.
+
+        Args:
+            user_key: as in `Positives`, [n].
+        """
+        self.pending.forget_users(user_key)
+        self.versions.paired.forget_users(user_key)
+
     def rank(
         self,
         pointer: Ints,

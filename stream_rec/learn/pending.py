@@ -183,6 +183,18 @@ class PendingVisits(Component):
         held = self.lists[: self.used()]
         held[np.isin(held, rows)] = MISSING
 
+    def forget_users(self, user_key: Ints) -> None:
+        """Blank the visits of some users, open or closed; an open one is counted nowhere.
+
+        Args:
+            user_key: as in `Visits`, [n].
+        """
+        places = np.flatnonzero(np.isin(self.user_key[: self.used()], user_key))
+        for place in places[self.state[places] != 0].tolist():
+            self._unindex(place)
+        for name in self.columns:
+            getattr(self, name)[places] = 0
+
     def _unindex(self, place: int) -> None:
         visit, key = int(self.visit[place]), int(self.user_key[place])
         if self.place_of.get(visit) == place:

@@ -279,7 +279,8 @@ class Joiner(Component):
             "not_in_list", int(np.count_nonzero(~shown & ~implied & ((rows != MISSING) | (published != MISSING))))
         )
         for i in np.flatnonzero(implied).tolist():
-            self.early.keep(keys[i], int(item[i]), int(kind[i]), at_ms=int(acts.at_ms[at[i]]))
+            user, at_ms = int(acts.user[at[i]]), int(acts.at_ms[at[i]])
+            self.early.keep(keys[i], user, int(item[i]), kind=int(kind[i]), at_ms=at_ms)
 
     def _look_up(self, acts: Acts, named: list[int], decisions: Sequence[str]) -> tuple[I64, I32, I32, list[int]]:
         """Places, exposure rows, decision rows and exposure keys of the actions that name a decision."""
@@ -345,9 +346,10 @@ class Joiner(Component):
         return False
 
     def forget_users(self, users: Sequence[int]) -> None:
-        """Drop slates and exposures of user rows that hold nobody or somebody else now."""
+        """Drop slates, exposures and early actions of user rows that hold nobody or somebody else now."""
         self.decisions.forget_users(users)
         self._count_evicted(self.exposures.forget_users(users))
+        self.early.forget_users(users)
 
     def forget_items(self, items: Sequence[int]) -> None:
         """Take item rows that hold no item or another one now out of slates and exposures."""

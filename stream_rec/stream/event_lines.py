@@ -106,6 +106,11 @@ class EventLines:
                 return [_new_line(Line, (*head, "", MISSING, _NAN, 1.0, *tail))], []
         return self._item_lines(head, things, tail, words)
 
+    def forget_ids(self) -> None:
+        """Drop the raw ids of people, sessions and orders that are remembered for speed."""
+        for cache in (self._users, self._sessions, self._orders):
+            cache.clear()
+
     def _item_lines(
         self, head: _Head, things: list[EventItem], tail: tuple[float, str, str], words: list[str]
     ) -> tuple[list[Line], list[Item]]:

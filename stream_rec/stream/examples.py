@@ -102,10 +102,16 @@ class ExampleTable(RowTable):
         rows = rows[(self.user[rows] == user) & (self.at_ms[rows] == at_ms) & (self.kind[rows] == Kind.PURCHASE)]
         return self._take_back(rows[-1:].tolist())
 
-    def forget_users(self, users: Sequence[int]) -> int:
-        """Take back every example of the given user rows; returns how many that were."""
-        live = np.flatnonzero(self.live[: self.n_rows])
-        return self._take_back(live[np.isin(self.user[live], np.asarray(users, np.int64))].tolist())
+    def forget_users(self, born: ArrayLike) -> int:
+        """Blank every example of some users, those that were taken back before too; returns how many still counted.
+
+        Args:
+            born: `Users.born` of each, int64 [n]: it names one user for good, whoever else had or gets the row.
+        """
+        rows = np.flatnonzero(np.isin(self.user_born[: self.n_rows], np.asarray(born, np.int64)))
+        n_live = self._take_back(rows[self.live[rows]].tolist())
+        self._blank(rows)
+        return n_live
 
     def forget_items(self, items: Sequence[int]) -> int:
         """Take back every example of the given item rows, whichever item they stood for."""

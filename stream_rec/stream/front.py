@@ -115,6 +115,10 @@ class Front:
         """The dead letter of a record, whoever judged it; `reason` is a word, never a value."""
         return self._sealer.seal(record, reason=reason, stage=quality.stage_of(reason))
 
+    def forget_ids(self) -> None:
+        """Drop the raw ids of people, sessions and orders that are remembered for speed."""
+        self._events.forget_ids()
+
     def _event(self, index: int, record: Record, batch: FrontBatch, words: list[str]) -> None:
         value = record.value
         if value is None or len(value) > self._max_record_bytes:

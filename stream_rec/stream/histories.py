@@ -6,7 +6,7 @@ a pointer taken before an event gives the history as of that event, whatever was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -256,6 +256,31 @@ class Histories(Component):
         rows = self._indexed(np.array([at]))
         self._bought.remove(self._hashes(rows), rows)
         self.live[at] = False
+
+    def forget(self, starts: Sequence[int]) -> int:
+        """Blank the chains from these pointers on, all that the ring still has of them; returns how many rows.
+
+        A blank row keeps its place and its serial. It is not live, says MISSING in every column (order: 0), and no
+        chain leads into it or out of it.
+
+        Args:
+            starts: pointers into different chains; MISSING for an empty one.
+        """
+        serials = np.array([serial for start in starts for serial in self._chain(start)], np.int64)
+        at = serials % self.capacity
+        bought = self._indexed(at)
+        self._bought.remove(self._hashes(bought), bought)
+        for column in (self.item, self.at_ms, self.kind, self.visit, self.prev, self.user):
+            column[at] = MISSING
+        self.order[at], self.live[at] = 0, False
+        return len(serials)
+
+    def _chain(self, start: int) -> Iterator[int]:
+        """Serials of one chain, newest first."""
+        first, capacity, before, serial = self.first_serial, self.capacity, self.prev.item, start
+        while serial >= first:
+            yield serial
+            serial = before(serial % capacity)
 
     def pointer_above(self, serial: int, start: int, before: int) -> int:
         """Where the chain of a row began at another time: its newest row below `before`.

@@ -158,6 +158,10 @@ class Intake:
             controls=[(word, arguments) for _, word, arguments in batch.controls],
         )
 
+    def forget_ids(self) -> None:
+        """Drop the raw ids that the front remembers for speed."""
+        self._front.forget_ids()
+
     # ---- records
 
     def _catalogue(self, batch: FrontBatch) -> list[int]:

@@ -52,6 +52,25 @@ def test_only_the_newest_pairs_are_held() -> None:
     assert paired.interval(0)["recall_difference"] == 3.0
 
 
+def test_a_forgotten_user_leaves_nothing_in_the_comparison_and_the_others_keep_their_order() -> None:
+    paired = PairedRecall(4)
+    for visit, user in enumerate([1, 2, 1, 3, 1, 4]):
+        paired.add(np.array([user]), np.array([visit + 1.0]))
+    paired.forget_users(np.array([1, 9]))
+    assert (paired.user_key.tolist(), paired.difference.tolist()) == ([3, 4, 0, 0], [4.0, 6.0, 0.0, 0.0])
+    assert paired.interval(0)["n_visits"] == 2
+    paired.add(np.array([5, 6, 7]), np.array([7.0, 8.0, 9.0]))
+    assert paired.user_key.tolist() == [7, 4, 5, 6]
+
+
+def test_forgetting_nobody_who_is_there_changes_nothing() -> None:
+    paired = PairedRecall(3)
+    paired.add(np.arange(1, 6), np.ones(5))
+    before = digest(paired.snapshot())
+    paired.forget_users(np.array([77]))
+    assert digest(paired.snapshot()) == before
+
+
 def test_a_restored_comparison_goes_on_as_if_never_stopped() -> None:
     one, two = PairedRecall(3), PairedRecall(3)
     one.add(np.arange(2), np.ones(2))

@@ -80,6 +80,34 @@ def test_a_full_pool_gives_up_the_oldest_and_counts_it() -> None:
     assert pending.close(10**9).user.tolist() == [2, 3]
 
 
+def test_a_forgotten_user_leaves_nothing_in_the_pool_and_the_open_visit_is_counted_nowhere() -> None:
+    pending = PendingVisits(4)
+    opened(pending, (1, 7, 0), (2, 8, 0))
+    pending.close(10**9)
+    opened(pending, (3, 7, 10**9), (4, 9, 10**9))
+    take(pending, 3, 3)
+    pending.forget_users(np.array([7]))
+    assert pending.place(np.array([3, 4])).tolist() == [MISSING, 3]
+    assert pending.visit_of == {9: 4}
+    left = {name: getattr(pending, name)[[0, 2]] for name in pending.columns}
+    assert {name for name, column in left.items() if column.any()} == set()
+    opened(pending, (5, 1, 10**9), (6, 1, 10**9), (7, 1, 10**9))
+    assert pending.n_evicted == 0
+    assert pending.close(10**10).user.tolist() == [9, 1, 1, 1]
+
+
+def test_a_pool_restored_after_a_forget_goes_on_as_if_never_stopped() -> None:
+    one, two = PendingVisits(4), PendingVisits(4)
+    opened(one, (1, 1, 0), (2, 2, 0), (3, 3, 0), (4, 1, 5))
+    one.forget_users(np.array([1, 2]))
+    two.restore(one.snapshot())
+    for pending in (one, two):
+        opened(pending, (5, 1, 9), (6, 2, 9))
+        take(pending, 6, 1)
+        assert pending.close(10**9).user.tolist() == [3, 1, 2]
+    assert digest(one.snapshot()) == digest(two.snapshot())
+
+
 def test_a_restored_pool_goes_on_as_if_never_stopped() -> None:
     one, two = PendingVisits(3), PendingVisits(3)
     opened(one, (1, 1, 0), (2, 2, 0), (3, 3, 0), (4, 1, 5))

@@ -268,6 +268,26 @@ def test_forgotten_users_and_items_leave_slates_and_exposures() -> None:
     assert joiner.exposures.n_held == 0
 
 
+def test_who_gets_the_row_of_a_forgotten_user_does_not_get_what_that_one_did_too_early() -> None:
+    """The slate for everybody has an exposure a user row, so its key is the same for whoever has the row."""
+    joiner = shop()
+    joiner.publish(EVERYBODY, MISSING, "star", at_ms=0, items=[CUP, JUG])
+    assert joiner.feedback(Kind.CLICK, BOB, CUP, "star", 900).status == "implied"
+    joiner.forget_users([BOB])
+    assert show(joiner, (CUP, JUG), user=BOB, name="star") == "exposed"
+    assert joiner.counts()["rejoined"] == 0
+    assert labels_of(joiner, DAY_MS) == {(BOB, 1000): {CUP: 0, JUG: 0}}
+
+
+def test_an_early_action_on_a_slate_that_has_made_room_is_forgotten_too() -> None:
+    joiner = shop()
+    joiner.feedback(Kind.CLICK, ANN, CUP, "d1", 900)
+    for name in ("d2", "d3"):
+        joiner.publish(ANN, 1, name, at_ms=1000, items=[JUG])
+    joiner.forget_users([ANN])
+    assert len(joiner.early) == 0
+
+
 def test_interval_counts_start_again_after_each_reading() -> None:
     joiner = shop()
     show(joiner)

@@ -148,14 +148,18 @@ def test_items_beyond_the_slots_are_counted() -> None:
 EARLY = st.one_of(
     st.tuples(st.just("keep"), st.integers(1, 3), st.integers(0, 3)),
     st.tuples(st.just("take"), st.integers(1, 3), st.just(0)),
+    st.tuples(st.just("forget"), st.just(0), st.integers(0, 3)),
 )
+"""A user acts on the item of the same number."""
 
 
 def wait(early: EarlyFeedback, steps: list[tuple], *, start: int = 0) -> list[list[tuple[int, int, int]]]:
     out = []
     for k, (word, key, item) in enumerate(steps, start):
         if word == "keep":
-            early.keep(key, item, 2, at_ms=k)
+            early.keep(key, item, item, kind=2, at_ms=k)
+        elif word == "forget":
+            early.forget_users([item])
         else:
             out.append(early.take(key))
     return out
@@ -163,11 +167,15 @@ def wait(early: EarlyFeedback, steps: list[tuple], *, start: int = 0) -> list[li
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.lists(EARLY, max_size=40), st.integers(0, 40), st.integers(1, 5))
-def test_early_actions_wait_in_order_until_taken_or_overtaken(steps: list[tuple], cut: int, capacity: int) -> None:
+def test_early_actions_wait_in_order_until_taken_overtaken_or_forgotten(
+    steps: list[tuple], cut: int, capacity: int
+) -> None:
     ring, expected = [], []
     for k, (word, key, item) in enumerate(steps):
         if word == "keep":
             ring = [*ring, (key, item, k)][-capacity:]
+        elif word == "forget":
+            ring = [(0, 0, 0) if entry[1] == item else entry for entry in ring]
         else:
             expected.append([(item, 2, at) for held, item, at in ring if held == key])
             ring = [(0, 0, 0) if entry[0] == key else entry for entry in ring]
@@ -177,6 +185,16 @@ def test_early_actions_wait_in_order_until_taken_or_overtaken(steps: list[tuple]
     assert said + wait(twin, steps[cut:], start=cut) == expected
     wait(early, steps[cut:], start=cut)
     assert digest(early.snapshot()) == digest(twin.snapshot())
+
+
+def test_a_forgotten_user_leaves_nothing_among_early_actions() -> None:
+    early = EarlyFeedback(4)
+    for user in (1, 2, 1):
+        early.keep(7, user, user + 10, kind=2, at_ms=user)
+    early.forget_users([1])
+    assert {name: getattr(early, name).tolist() for name in early.columns} == {
+        "key": [0, 7, 0, 0], "user": [0, 2, 0, 0], "item": [0, 12, 0, 0], "kind": [0, 2, 0, 0], "at_ms": [0, 2, 0, 0]
+    }  # fmt: skip
 
 
 SLATE = st.tuples(st.integers(-1, 3), st.integers(1, 2), st.integers(0, 30))

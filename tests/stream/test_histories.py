@@ -188,6 +188,57 @@ def test_a_restored_ring_finds_the_same_purchases_by_their_order(capacity, befor
     assert found[0] == sorted(found[0], reverse=True)
 
 
+BLANK = HistoryRow(*[MISSING] * 4, order=0, prev=MISSING, user=MISSING, live=False)
+
+
+@settings(derandomize=True, deadline=None, max_examples=70)
+@given(st.integers(1, 30), EVENTS, st.lists(st.integers(0, 3), unique=True, max_size=3), EVENTS)
+def test_forgetting_blanks_the_rows_of_some_users_and_changes_no_other(capacity, before, forgotten, after):
+    histories, oracle = Histories(capacity), Oracle(capacity)
+    fold(histories, oracle, before)
+    rows = {s: histories.row(s) for s in range(histories.first_serial, histories.next_serial)}
+    theirs = {s for s, row in rows.items() if row.user in forgotten}
+    assert histories.forget([oracle.last.get(user, MISSING) for user in forgotten]) == len(theirs)
+    assert {s: histories.row(s) for s in rows} == {s: BLANK if s in theirs else row for s, row in rows.items()}
+    for user in forgotten:
+        oracle.last.pop(user, None)
+    fold(histories, oracle, after)
+    starts = np.array([oracle.last.get(user, MISSING) for user in range(4)])
+    gathered = histories.gather(starts, 50, np.zeros(5, np.int64))
+    mine = [[s for s in oracle.chain(start) if s >= len(before) or s not in theirs] for start in starts.tolist()]
+    assert [[s for s in line if s != MISSING] for line in gathered.serial.tolist()] == mine
+
+
+@settings(derandomize=True, deadline=None, max_examples=70)
+@given(st.integers(3, 12), EVENTS, st.integers(0, 3), EVENTS, st.integers(0, 4), st.integers(1, 2))
+def test_a_ring_restored_after_a_forget_goes_on_as_if_never_stopped(capacity, before, user, after, item, order):
+    histories, oracle, fresh = Histories(capacity), Oracle(capacity), Histories(capacity)
+    fold(histories, oracle, before)
+    histories.forget([oracle.last.get(user, MISSING)])
+    fresh.restore(histories.snapshot())
+    found = []
+    for ring in (histories, fresh):
+        found.append([ring.retract(MISSING, item, order)])
+        for who, item_, kind, order_ in after:
+            ring.append(HistoryRow(item_, 0, kind, visit=0, order=order_, prev=MISSING, user=who))
+            found[-1].append(ring.retract(MISSING, item, order))
+    assert found[0] == found[1]
+    assert digest(fresh.snapshot()) == digest(histories.snapshot())
+
+
+def test_a_refund_does_not_find_what_a_forgotten_user_bought():
+    histories = filled([(0, 1, Kind.PURCHASE, 5), (1, 1, Kind.PURCHASE, 5)])
+    histories.forget([0])
+    assert [histories.retract(MISSING, 1, 5) for _ in range(2)] == [1, MISSING]
+
+
+def test_a_forgotten_history_longer_than_a_refund_looks_back_goes_whole():
+    histories, oracle = Histories(100, max_steps=3), Oracle(100)
+    fold(histories, oracle, [(0, 1, Kind.CLICK, 0)] * 9)
+    assert histories.forget([8]) == 9
+    assert not histories.live.any()
+
+
 def test_the_pointer_above_a_row_is_its_user_s_newest_row_before_a_serial():
     histories = filled([(0, 1, Kind.PURCHASE, 5), (1, 2, Kind.CLICK, 0), (0, 3, Kind.CLICK, 0), (0, 4, Kind.CLICK, 0)])
     assert [histories.pointer_above(0, 3, before) for before in (1, 2, 3, 4)] == [0, 0, 2, 3]

@@ -17,7 +17,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 def batch(events: list[int], items: list[int] | None = None) -> dict[str, np.ndarray]:
     out = {name: np.zeros(len(events), dtype) for name, dtype in EXAMPLE_COLUMNS}
     out["event"] = np.array(events, np.int64)
-    out["order"] = out["event"].copy()
+    out["order"], out["user_born"] = out["event"].copy(), out["event"].copy()
     out["item"] = np.array(items if items is not None else [0] * len(events), np.int32)
     return out
 
@@ -146,6 +146,40 @@ def test_reservoir_after_retractions_is_what_lies_below_its_ceiling(steps: list[
     # Of examples with one hash only some may fit, so the ceiling itself may be held too.
     assert below <= content(reservoir) <= set(left)
     assert len(reservoir) <= capacity
+
+
+def test_a_forgotten_user_leaves_nothing_in_the_reservoir() -> None:
+    """Neither what it held, nor the rest of an example that had made room for another one."""
+    reservoir = Reservoir(50, seed=3)
+    for start in range(0, 300, 100):
+        events = list(range(start, start + 100))
+        reservoir.add(batch(events) | {"user_born": np.array(events) % 2 + 1})
+    reservoir.retract_event(reservoir.event[:5], [0] * 5)
+    held = reservoir.rows()
+    mine = reservoir.user_born[held] == 1
+    assert 0 < mine.sum() == reservoir.forget_users([1]) < len(held)
+    assert reservoir.rows().tolist() == held[~mine].tolist()
+    hers = reservoir.user_born != 2
+    assert hers.sum() > mine.sum()
+    assert not any(getattr(reservoir, name)[hers].any() for name in reservoir.columns)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(STEP, max_size=25), st.lists(st.integers(1, 200), max_size=20), st.lists(STEP, max_size=9))
+def test_a_reservoir_goes_on_after_a_forget_as_it_does_after_taking_all_of_the_user_back(
+    before: list[tuple], hers: list[int], after: list[tuple]
+) -> None:
+    """Users are told by the event here; a restored reservoir goes on the same."""
+    one, other, twin = Reservoir(9, seed=4), Reservoir(9, seed=4), Reservoir(9, seed=4)
+    for each in (one, other):
+        perform(each, before)
+    one.forget_users(hers)
+    other.retract_event(hers, [0] * len(hers))
+    twin.restore(one.snapshot())
+    for each in (one, other, twin):
+        perform(each, after)
+    assert sorted(one.event[one.rows()].tolist()) == sorted(other.event[other.rows()].tolist())
+    assert (one.ceiling, digest(twin.snapshot())) == (other.ceiling, digest(one.snapshot()))
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)

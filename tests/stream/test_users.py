@@ -136,6 +136,22 @@ def test_the_last_sight_of_a_user_is_the_latest_event_time_not_the_latest_arriva
     assert users.seen_at_ms[rows[0]] == 30
 
 
+@settings(derandomize=True, deadline=None, max_examples=70)
+@given(st.integers(8, 20), TICKS, TICKS, st.lists(st.integers(0, 25), unique=True, max_size=8))
+def test_forgetting_many_equals_forgetting_one_by_one(capacity, before, after, forgotten):
+    one, many = Users(capacity), Users(capacity)
+    for users in (one, many):
+        for tick in before:
+            take(users, tick)
+        users.take_evicted()
+    rows = sorted(row for n in forgotten if (row := one.find(key_of(n))) != MISSING)
+    for row in rows:
+        one.forget(row)
+    many.forget_many(rows[::-1])
+    assert digest(many.snapshot()) == digest(one.snapshot())
+    assert [take(many, tick).tolist() for tick in after] == [take(one, tick).tolist() for tick in after]
+
+
 def test_a_forgotten_user_is_reported_once():
     users = Users(8)
     row = users.row(key_of(1), 0, 0)

@@ -20,7 +20,7 @@ def batch(rows: list[Row], **columns: list[int]) -> dict[str, np.ndarray]:
         out["at_ms"], out["event"], out["item"] = (
             np.array(c, out[n].dtype) for c, n in zip(zip(*rows, strict=True), ("at_ms", "event", "item"), strict=True)
         )
-    out["order"] = out["event"] // 2
+    out["order"], out["user_born"] = out["event"] // 2, out["event"].astype(np.int64)
     return out | {name: np.array(values, out[name].dtype) for name, values in columns.items()}
 
 
@@ -89,9 +89,30 @@ def test_examples_without_an_order_are_retracted_by_event_only() -> None:
 
 def test_forgotten_users_and_items_leave_no_example() -> None:
     window = SlidingWindow(10)
-    window.add(batch([(1, 1, 7), (1, 2, 8), (1, 3, 9)], user=[1, 2, 2]))
+    window.add(batch([(1, 1, 7), (1, 2, 8), (1, 3, 9)], user_born=[1, 2, 2]))
     assert (window.forget_users([1]), window.forget_items([9, -1])) == (1, 1)
     assert content(window) == [(1, 2, 8)]
+
+
+def test_a_forgotten_user_leaves_nothing_in_the_window() -> None:
+    """Neither what counted, nor what had been taken back, nor what was too old already."""
+    window = SlidingWindow(10, length_ms=50)
+    full = {name: [5] * 4 for name, _ in EXAMPLE_COLUMNS if name not in ("at_ms", "event", "item")}
+    window.add(batch([(10, 6, 7), (100, 1, 7), (100, 2, 8), (100, 3, 9)], **full | {"user_born": [5, 5, 4, 5]}))
+    window.retract_event([3], [9])
+    window.evict(100)
+    assert window.forget_users([5]) == 2
+    left = {name: getattr(window, name)[: window.n_rows] for name in window.columns}
+    assert {name: column.astype(bool).tolist() for name, column in left.items()} == {
+        name: [False, False, True, False] for name in left
+    }
+
+
+def test_forgetting_a_user_spares_who_had_the_row_before() -> None:
+    window = SlidingWindow(10)
+    window.add(batch([(1, 1, 7), (1, 2, 8)], user=[3, 3], user_born=[1, 2]))
+    window.forget_users([2])
+    assert content(window) == [(1, 1, 7)]
 
 
 ROW = st.tuples(st.integers(0, 100), st.integers(0, 5), st.integers(0, 2))
@@ -165,6 +186,23 @@ def test_restored_window_goes_on_as_if_never_stopped(steps: list[tuple], cut: in
     twin.restore(window.snapshot())
     assert digest(twin.snapshot()) == digest(window.snapshot())
     assert perform(twin, [*steps[cut:], ("read",)]) == perform(window, [*steps[cut:], ("read",)])
+    assert digest(twin.snapshot()) == digest(window.snapshot())
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.lists(STEP, max_size=30), st.lists(STEP, max_size=30), st.integers(1, 12), st.integers(1, 5))
+def test_a_window_goes_on_after_a_forget_as_it_does_after_taking_all_of_the_user_back(
+    before: list[tuple], after: list[tuple], capacity: int, spare: int
+) -> None:
+    """Users are told by the event here; a restored window goes on the same."""
+    window, other, twin = small(capacity, spare=spare), small(capacity, spare=spare), small(capacity, spare=spare)
+    for each in (window, other):
+        perform(each, before)
+    window.forget_users([1, 3])
+    other.retract_event(np.repeat([1, 3], 3), np.tile([0, 1, 2], 2))
+    twin.restore(window.snapshot())
+    assert perform(window, [*after, ("read",)]) == perform(other, [*after, ("read",)])
+    perform(twin, [*after, ("read",)])
     assert digest(twin.snapshot()) == digest(window.snapshot())
 
 
