@@ -232,6 +232,14 @@ def test_a_refund_does_not_find_what_a_forgotten_user_bought():
     assert [histories.retract(MISSING, 1, 5) for _ in range(2)] == [1, MISSING]
 
 
+def test_what_forgotten_users_bought_takes_no_room_in_the_index():
+    histories = Histories(20)
+    for _ in range(100):
+        serial = histories.append(HistoryRow(1, 0, Kind.PURCHASE, visit=0, order=5, prev=MISSING, user=0))
+        histories.forget([serial])
+    assert histories._bought.n_overflowed == 0
+
+
 def test_a_forgotten_history_longer_than_a_refund_looks_back_goes_whole():
     histories, oracle = Histories(100, max_steps=3), Oracle(100)
     fold(histories, oracle, [(0, 1, Kind.CLICK, 0)] * 9)
