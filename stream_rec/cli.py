@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from stream_rec import cli_config, cli_lists, cli_options, cli_run
+from stream_rec import cli_config, cli_kafka, cli_lists, cli_options, cli_run, cli_topics
 
 HELP = """Keep a shop's recommendations learning while people shop.
 
 Start with `stream-rec demo`. Then turn your own history into events with `stream-rec import`, run it through the
 loop with `stream-rec replay`, and look at the run folder with `report`, `versions list` and `dead-letters list`.
+
+On Kafka: `topics create`, then `worker --start earliest`, the main job; `send`, `slates tail` and `control` beside it.
 
 Every command takes `--config FILE` and `--set section.key=value`; `stream-rec config show` explains all settings.
 
@@ -29,6 +31,10 @@ app.command("demo")(cli_run.demo)
 app.command("import")(cli_run.import_)
 app.command("replay")(cli_run.replay)
 app.command("worker")(cli_run.worker)
+app.add_typer(cli_topics.app, name="topics")
+app.command("send")(cli_kafka.send)
+app.add_typer(cli_kafka.slates, name="slates")
+app.command("control")(cli_kafka.control)
 app.command("report")(cli_run.report)
 app.add_typer(cli_lists.versions, name="versions")
 app.add_typer(cli_lists.dead_letters, name="dead-letters")

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from stream_rec import cli_options, config
-from stream_rec.errors import SettingsError
-from stream_rec.events import Topic
+from stream_rec.errors import JobFailed, SettingsError
+from stream_rec.events import Record, Topic
 from stream_rec.stream.quality import REASONS
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at records that could not be used.")
@@ -29,7 +29,12 @@ VERSION_COLUMNS = ("version", "event", "event_at", "verdict", "recall difference
 
 
 def _lines(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]:
-    """The records of a topic in the run folder, oldest first."""
+    """The records of a topic, oldest first: in the run folder where it holds a ledger or was named, else on Kafka."""
+    named = config.source_of(settings, "run.dir") == "--out"
+    if not named and not (settings.run_dir / "ledger.jsonl").is_file():
+        from stream_rec import assemble_tools
+
+        return assemble_tools.topic_objects(settings, topic)
     if not settings.run_dir.is_dir():
         raise SettingsError(f"there is no run folder {settings.run_dir}; name one with --out")
     from stream_rec import assemble
@@ -52,7 +57,9 @@ def list_letters(
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Dead letters of a run folder: where each came from and why it could not be used.
+    """Dead letters: where each came from and why it could not be used.
+
+    Those of a run folder (`--out`, or one that holds a ledger), else those of the topic.
 
     Example: stream-rec dead-letters list --out runs/demo --reason bad_event_at
     """
@@ -111,6 +118,53 @@ def show_letter(
         sys.stdout.write(
             f"{cli_options.printable(name)}: {'-' if content is None else cli_options.printable(content)}\n"
         )
+
+
+@dead_letters.command("redrive")
+def redrive(
+    positions: Annotated[
+        list[str] | None, typer.Argument(metavar="[TOPIC/PARTITION/OFFSET...]", help="Those at these positions.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Those that died of this reason.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    config_file: cli_options.ConfigFile = None,
+    *,
+    sets: cli_options.Sets = None,
+) -> None:
+    """Put dead records back into the topics they came from, byte for byte, once the cause is mended.
+
+    They are opened with the privacy key. One that was longer than what a dead letter keeps cannot be put back and is
+    named. A header says where each had died.
+
+    Example: stream-rec dead-letters redrive --reason bad_event_at
+    """
+    settings = cli_options.settings_from(config_file, sets)
+    if not (positions or reason or every):
+        raise SettingsError("say which: positions as `dead-letters list` gives them, --reason, or --all")
+    from stream_rec import assemble_tools
+    from stream_rec.stream.privacy import Sealer
+
+    sealer = Sealer(config.privacy_key(settings))
+    back: list[tuple[str, Record]] = []
+    cut: list[tuple[str, Record]] = []
+    for letter in assemble_tools.topic_objects(settings, Topic.DEAD_LETTERS):
+        position = f"{letter['topic']}/{letter['partition']}/{letter['offset']}"
+        if (positions and position not in positions) or reason not in (None, letter["reason"]):
+            continue
+        opened = sealer.unseal(json.dumps(letter).encode())
+        (cut if opened.truncated else back).append((position, opened.record))
+    if missing := sorted(set(positions or ()) - {position for position, _ in (*back, *cut)}):
+        raise SettingsError(f"there is no dead letter {missing[0]}; `dead-letters list` names them")
+    for position, _ in cut:
+        sys.stderr.write(f"{position}: longer than what a dead letter keeps; send it again from its source\n")
+    if dry_run:
+        sys.stdout.write("".join(f"{position}\n" for position, _ in back))
+        return
+    n = assemble_tools.put_back(settings, back)
+    sys.stdout.write(f"{n:,} put back, {len(cut):,} cut short and left\n")
+    if cut:
+        raise JobFailed(f"{len(cut)} could not be put back; send them again from their source")
 
 
 def _b64(content: bytes | None) -> str | None:

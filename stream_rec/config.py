@@ -268,12 +268,17 @@ def sources(settings: Settings) -> list[Value]:
         Value(
             name=knob.name,
             value=str(settings.run_dir) if knob.name == "run.dir" else shown(value_of(settings, knob.name)),
-            source=settings._sources.get(knob.name, DEFAULT),
+            source=source_of(settings, knob.name),
             effect=knob.effect,
             description=knob.field.description or "",
         )
         for knob in KNOBS.values()
     ]
+
+
+def source_of(settings: Settings, name: str) -> str:
+    """Where the value of `section.key` comes from: `default`, `file PATH`, `environment NAME`, `--set` or an option."""
+    return settings._sources.get(name, DEFAULT)
 
 
 def privacy_key(settings: Settings) -> bytes:
