@@ -19,6 +19,7 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 
 from stream_rec import errors
+from stream_rec.io.kafka_decode import Polled, quick
 
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 """It logs every retry of every request; what matters comes back as an exception and is said by us."""
@@ -134,6 +135,8 @@ class Reader:
         level = "read_committed" if committed else "read_uncommitted"
         with access.speaking("connecting"):
             self._consumer = KafkaConsumer(**access.config(), **_CONSUMER, isolation_level=level)
+        self._fetcher = self._consumer._fetcher
+        self._fetcher.PartitionRecords = quick(self._fetcher.PartitionRecords, kafka_errors.CorruptRecordError)
 
     def assign(self, partitions: Iterable[At]) -> None:
         """Read exactly these; those that were read before go on from where they are."""
@@ -148,19 +151,18 @@ class Reader:
         """Continue a partition at an offset."""
         self._consumer.seek(TopicPartition(*partition), offset)
 
-    def poll(self, timeout_ms: int, max_records: int) -> dict[At, list[Any]]:
-        """What has come, by partition: kafka-python's records, in offset order.
+    def poll(self, timeout_ms: int, max_records: int) -> dict[At, list[Polled]]:
+        """What has come, by partition, in offset order.
 
         Raises:
             InputGone: retention has passed a position.
         """
         # Records of a paused partition are put aside, and back only where this is None: a used-up one keeps them there
         # although the partition goes on, and nothing more of it is fetched.
-        fetcher = self._consumer._fetcher
-        if not fetcher._next_partition_records:
-            fetcher._next_partition_records = None
+        if not self._fetcher._next_partition_records:
+            self._fetcher._next_partition_records = None
         with self._access.speaking("reading"):
-            polled: dict[At, list[Any]] = self._consumer.poll(timeout_ms, max_records)
+            polled: dict[At, list[Polled]] = self._consumer.poll(timeout_ms, max_records)
             return polled
 
     def position(self, partition: At) -> int:
@@ -381,6 +383,12 @@ class Admin:
         wanted = {TopicPartition(*p): OffsetAndMetadata(o) for p, o in offsets.items()}
         with self._access.speaking("committing offsets for lag tools"):
             self._admin.alter_group_offsets(group, wanted)
+
+    def committed_offsets(self, group: str) -> dict[At, int]:
+        """What `commit_offsets` said last."""
+        with self._access.speaking("asking for committed offsets"):
+            told = self._admin.list_group_offsets({group: None})
+        return {tp: o.offset for tp, o in told[group].items()}
 
     def close(self) -> None:
         """Let go of the connections."""

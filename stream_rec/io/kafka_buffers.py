@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
 
 from stream_rec.events import Record, Topic
 from stream_rec.io.kafka import Access, Reader
+from stream_rec.io.kafka_decode import Polled
 from stream_rec.io.kafka_topics import InputTopics
 from stream_rec.ports import TopicPartition
 
@@ -98,10 +98,9 @@ class KafkaBuffers:
             self._paused.discard(partition)
             self.reader.resume([self._topics.physical(partition)])
 
-    def _record(self, topic: str, r: Any) -> Record:
-        """kafka-python's record as ours; one without a time has 0."""
+    def _record(self, topic: str, r: Polled) -> Record:
+        """A record under our name of its topic; one without a time has 0."""
         at_ms = r.timestamp if r.timestamp > 0 else 0
         if topic == Topic.ITEMS and self._until_ms is not None and at_ms >= self._until_ms:
             at_ms = 0
-        headers = tuple(r.headers) if r.headers else ()
-        return Record(topic, r.partition, r.offset, at_ms, r.key, r.value, headers)
+        return Record(topic, r.partition, r.offset, at_ms, r.key, r.value, r.headers)

@@ -106,7 +106,7 @@ class KafkaPublisher:
         self._reader.seek(self._ledger, at)
         while self._reader.position(self._ledger) < end:
             for record in self._reader.poll(500, READ_RECORDS).get(self._ledger, ()):
-                yield Entry(record.offset, record.value, record.timestamp)
+                yield Entry(record.offset, record.value or b"", record.timestamp)
 
     # ---- writing
 

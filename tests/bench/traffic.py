@@ -65,6 +65,7 @@ class Traffic:
         n_partitions: of the events topic, keyed by user.
         n_open: visits open at a time.
         step_ms: event time between two events.
+        start_ms: event time at which the first tick begins.
     """
 
     anonymous_one_in = 20
@@ -79,8 +80,10 @@ class Traffic:
         n_partitions: int = 4,
         n_open: int = 4_096,
         step_ms: int = 250,
+        start_ms: int = START_MS,
     ) -> None:
         self._rng = np.random.default_rng(seed)
+        self._start_ms = start_ms
         self._n_users, self._n_partitions, self._step_ms = n_users, n_partitions, step_ms
         self.item_ids = [f"SKU-{i:06d}" for i in range(n_items)]
         self._thing = [f'{{"item_id":"{name}","position":' for name in self.item_ids]
@@ -99,14 +102,14 @@ class Traffic:
         for i, name in enumerate(self.item_ids):
             title = f"{WORDS[i % 12]} {WORDS[i // 12 % 12]} {i}"
             value = f'{{"title":"{title}","category":"c{i % 97}","price":{self._price[i]}}}'
-            records.append(Record(Topic.ITEMS, 0, i, START_MS, name.encode(), value.encode()))
-        return Batch(Tick(0, (), START_MS), records, Slates([], [], np.empty((0, N_SLOTS), np.int64)))
+            records.append(Record(Topic.ITEMS, 0, i, self._start_ms, name.encode(), value.encode()))
+        return Batch(Tick(0, (), self._start_ms), records, Slates([], [], np.empty((0, N_SLOTS), np.int64)))
 
     def tick(self, n: int = TICK) -> Batch:
         """The next `n` events."""
         rng = self._rng
         self._n_ticks += 1
-        now_ms = START_MS + self._n_ticks * n * self._step_ms
+        now_ms = self._start_ms + self._n_ticks * n * self._step_ms
         at_ms = now_ms - rng.integers(0, 20_000, n)
         at_ms[rng.integers(1, n, N_LATE)] -= 3_600_000
         visits = rng.integers(0, len(self._user), n)
