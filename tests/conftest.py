@@ -22,23 +22,25 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 HERE = Path(__file__).resolve().parent
+ON_A_BROKER = (HERE / "integration", HERE / "storm")
 NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
 _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(HERE):
+        if any(item.path.is_relative_to(folder) for folder in ON_A_BROKER) or item.get_closest_marker("kafka"):
             item.add_marker(pytest.mark.kafka)
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
+def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
     """kafka-python leaves the socket of a refused connection to the garbage collector, whose complaint no later test
     shall get."""
     yield
-    gc.collect()
+    if any(request.path.is_relative_to(folder) for folder in (*ON_A_BROKER, HERE / "contracts")):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
