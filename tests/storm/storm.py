@@ -85,8 +85,8 @@ class Storm:
             [sys.executable, "-m", "tests.storm.load", self.broker.bootstrap, str(self._seed), str(load_s)],
             stdout=subprocess.PIPE,
         )
-        self.main = Supervisor(self.proxy.bootstrap, "one", self._disk / "one", module=self._module)
-        self.rival = Supervisor(self.proxy.bootstrap, "two", self._folder / "two", module=self._module)
+        self.main = self._worker("one", self._disk / "one")
+        self.rival = self._worker("two", self._folder / "two")
         began_s = time.monotonic()
         try:
             self.main.start()
@@ -110,6 +110,10 @@ class Storm:
         }  # fmt: skip
         return figures | self._verdict()
 
+    def _worker(self, name: str, folder: Path) -> Supervisor:
+        log = self._folder / f"{name}.log"
+        return Supervisor(self.proxy.bootstrap, name, folder, log=log, module=self._module)
+
     def _verdict(self) -> dict[str, object]:
         summaries = [str(w.folder / "summary.json") for w in (self.main, self.rival)]
         done = subprocess.run(
@@ -119,7 +123,7 @@ class Storm:
         if not done.stdout.strip():
             return {"exact": False, "faults_found": ["the checker died: " + done.stderr[-1_500:]]}
         said = json.loads(done.stdout.splitlines()[-1])
-        return {**said, "faults_found": said.pop("faults")}
+        return {"faults_found": said.pop("faults"), **said}
 
     # ---- faults
 

@@ -23,16 +23,17 @@ class Supervisor:
     Args:
         bootstrap: where the worker finds the brokers.
         name: its `worker.instance`.
-        folder: its run folder; its log lies beside it.
+        folder: its run folder.
+        log: where it writes its words.
         module: what is run in place of the honest worker: `python -m MODULE ARGUMENTS`.
     """
 
     def __init__(
-        self, bootstrap: str, name: str, folder: Path, *, module: tuple[str, ...] = ("stream_rec.cli",)
+        self, bootstrap: str, name: str, folder: Path, *, log: Path, module: tuple[str, ...] = ("stream_rec.cli",)
     ) -> None:
         self.name, self.folder, self._module = name, folder, module
         self._environment = environment(bootstrap, name)
-        self.log = folder.with_suffix(".log")
+        self.log = log
         self.exits: Counter[int] = Counter()
         self._wanted = False
         self._process: subprocess.Popen[bytes] | None = None
