@@ -37,6 +37,8 @@ class Worker:
         self._wait = wait or (lambda duration_ms, _n_enough: clock.wait(duration_ms))
         self._saved_at_ms = self._ticked_at_ms = clock.now_ms()
         self._waiting_since_ms: int | None = None
+        self._cut_at_ms: int | None = None
+        """The cut of the tick just made, until somebody has looked at what came meanwhile."""
 
     def start(self, *, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Recover the state that the ledger says; False when `stopped` said so on the way.
@@ -51,7 +53,9 @@ class Worker:
         now_ms = self._clock.now_ms()
         n_waiting, n_room = self._loop.gather()
         if n_waiting and self._waiting_since_ms is None:
-            self._waiting_since_ms = now_ms
+            # What came while a tick was made has waited for as long: else slow ticks would wait twice.
+            self._waiting_since_ms = now_ms if self._cut_at_ms is None else self._cut_at_ms
+        self._cut_at_ms = None
         left_ms = (self._waiting_since_ms or now_ms) + self._max_wait_ms - now_ms
         if n_waiting and n_room and left_ms > 0:
             self._wait(left_ms, n_room)
@@ -62,7 +66,7 @@ class Worker:
         if not did:
             self._wait(self._max_wait_ms, 1)
             return False
-        self._ticked_at_ms = now_ms
+        self._ticked_at_ms = self._cut_at_ms = now_ms
         if now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
             self._loop.checkpoint()
             self._saved_at_ms = now_ms
