@@ -76,10 +76,18 @@ class KafkaSource(KafkaInput):
         return records
 
     def wait(self, duration_ms: int, n_enough: int) -> None:
-        """Return when `n_enough` records are there, at the latest after `duration_ms`."""
+        """Return when `n_enough` records are there that may be handed out, at the latest after `duration_ms`."""
         until_s = time.monotonic() + duration_ms / 1000
-        while sum(map(len, self._buffers.held.values())) < n_enough and (left_s := until_s - time.monotonic()) > 0:
+        while self._n_ready() < n_enough and (left_s := until_s - time.monotonic()) > 0:
             self._buffers.pump(max(1, round(left_s * 1000)))
+
+    def _n_ready(self) -> int:
+        """Records of the buffers, without those of partitions that must wait for others."""
+        n = 0
+        for partition, held in self._buffers.held.items():
+            limit_ms = self._limit_ms(partition) if held else None
+            n += len(held) if limit_ms is None or held[0].timestamp_ms <= limit_ms else 0
+        return n
 
     def behind(self, partition: TopicPartition) -> bool:
         """Whether records wait; before the brokers have said, they must be assumed to."""
