@@ -330,12 +330,21 @@ class _Session:
             self._tell()
         self._told.says(health.STOPPING)
         worker.stop()
-        self.opened.ports.checkpoints.flush()
-        return summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
+        return self._save(effort)
+
+    def _save(self, effort: summary.Effort) -> dict[str, Any]:
+        """Checkpoint and summary of the drained state; a disk that is full costs them and nothing else."""
+        try:
+            self.opened.ports.checkpoints.flush()
+            return summary.write(self.loop.pipeline, self._settings, effort.end(self.loop.pipeline))
+        except (JobFailed, OSError) as error:
+            LOG.warning("drained, and not saved: %s", error)
+            return {}
 
     def _committed(self, tick: Tick, effects: Effects) -> None:
         pipeline, told = self.loop.pipeline, self._told
-        self.opened.beat.positions = {p: pipeline.positions.next_of(p) for p in pipeline.positions.partitions()}
+        positions = {p: pipeline.positions.next_of(p) for p in pipeline.positions.partitions()}
+        self.opened.beat.positions = self.opened.source.beyond(positions)
         told.committed(tick, effects, self.loop.took_s)
         told.version = pipeline.learner.versions.champion_version
         told.lag = self.opened.beat.lag

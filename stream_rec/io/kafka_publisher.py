@@ -13,7 +13,7 @@ from typing import NamedTuple
 from stream_rec.errors import InputGone, JobFailed, Unsettled
 from stream_rec.events import Output, Topic
 from stream_rec.io.faults import Faults, passing_of
-from stream_rec.io.kafka import Access, Admin, Reader, Sending, Writer
+from stream_rec.io.kafka import Access, Admin, At, Reader, Sending, Writer
 from stream_rec.io.metrics_file import MetricsFile
 
 READ_RECORDS = 2_000
@@ -111,7 +111,7 @@ class KafkaPublisher:
     # ---- writing
 
     def take_over(self) -> None:
-        """Fence whoever wrote under this id and wait until nothing of theirs is open on the ledger.
+        """Fence whoever wrote under this id and wait until nothing of theirs is open on any output topic.
 
         Raises:
             JobFailed: a transaction hangs there that is not ours to abort.
@@ -127,20 +127,22 @@ class KafkaPublisher:
             admin.close()
 
     def _await_stable(self, admin: Admin) -> None:
-        """Reading while a foreign transaction is open would hide entries that are committed behind it."""
+        """Reading while a transaction is open would hide entries that are committed behind it.
+
+        On every topic, not the ledger alone: a broker that was killed may forget to mark the end of an aborted
+        transaction on one of them, and our next commit there would make its records visible with ours.
+        """
+        outputs = [
+            (name, n) for name, topic in admin.topics(self._names.values()).items() for n in range(topic.n_partitions)
+        ]
         until_s = time.monotonic() + (self._timeout_ms + MARGIN_MS) / 1000
         while True:
-            stable = admin.ends([self._ledger], committed=True)[self._ledger]
-            end = admin.ends([self._ledger], committed=False)[self._ledger]
-            if stable >= end:
+            stable, ends = admin.ends(outputs, committed=True), admin.ends(outputs, committed=False)
+            open_at = next((at for at in outputs if stable[at] < ends[at]), None)
+            if open_at is None:
                 return
             if time.monotonic() > until_s:
-                raise JobFailed(
-                    f"a transaction hangs on topic {self._ledger[0]}: it has been open at offset {stable} for longer "
-                    "than its time-out, and nothing behind it can be read. `kafka-transactions.sh describe-producers"
-                    f" --topic {self._ledger[0]} --partition 0` shows it; when its producer is surely gone, end it "
-                    "with `abort` there, on every topic that has it, then start the worker again"
-                )
+                raise JobFailed(_hanging(open_at, stable[open_at], self._id))
             time.sleep(0.05)
 
     def commit(self, outputs: Sequence[Output], entry: bytes) -> int:
@@ -191,3 +193,13 @@ class KafkaPublisher:
         self._reader.close()
         if self._metrics is not None:
             self._metrics.close()
+
+
+def _hanging(at: At, offset: int, transactional_id: str) -> str:
+    """What to tell the person who alone may decide."""
+    return (
+        f"a transaction hangs on topic {at[0]}: it has been open at offset {offset} for longer than its time-out, and "
+        f"nothing behind it can be read. `kafka-transactions.sh describe-producers --topic {at[0]} --partition {at[1]}`"
+        f" shows its producer, and `describe --transactional-id {transactional_id}` what was decided: unless that is a "
+        "commit, end it with `abort` on every topic that has it, then start the worker again"
+    )

@@ -1,15 +1,22 @@
 """Workers that are broken on purpose, so that the checker can be seen to notice: `-m tests.storm.broken HOW ...`.
 
-Each breaks one rule of the loop in one place and is the honest command line otherwise.
+Each breaks one rule of the loop in one place and is the honest command line otherwise; where a crash must fall into a
+short window to show it, the worker crashes itself there.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from stream_rec import cli, loop, worker_run
 from stream_rec.effects import Effects
@@ -20,15 +27,28 @@ from stream_rec.loop import Loop
 from stream_rec.stream.tick import Range
 
 
+def _die_at(entry: Mapping[str, Any]) -> None:
+    """The aimed fault: a crash in a tick with many records, three times in all, never twice in the same place."""
+    ranges = entry.get("tick", {}).get("ranges", ())
+    deaths = Path(tempfile.gettempdir()) / "deaths"
+    deaths.mkdir(exist_ok=True)
+    here = deaths / str(sum(r[2] for r in ranges))
+    if sum(r[4] for r in ranges) > 5 and len(list(deaths.iterdir())) < 3 and not here.exists():
+        here.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def checkpoint_before_commit() -> None:
     """A checkpoint is taken of a tick that may never be committed."""
     honest, numbers = Loop.commit, itertools.count()
 
     def commit(self: Loop, kind: str, body: dict[str, Any], effects: Effects) -> None:
-        if kind == "tick" and next(numbers) % 5 == 0:
+        if kind == "tick" and next(numbers) % 2 == 0:
             self.current, kept = None, self.current
             self.checkpoint()
             self.current = kept
+            self._ports.checkpoints.flush()
+            _die_at(body)
         honest(self, kind, body, effects)
 
     Loop.commit = commit  # type: ignore[method-assign]
@@ -42,6 +62,7 @@ def outputs_outside() -> None:
         plain = Writer(self._access)
         plain.settle([plain.send(self._sending(o)) for o in outputs if o.topic != "metrics"])
         plain.close()
+        _die_at(msgspec.json.decode(entry))
         return honest(self, [o for o in outputs if o.topic == "metrics"], entry)
 
     KafkaPublisher.commit = commit  # type: ignore[method-assign]
@@ -53,7 +74,7 @@ def unchecked_sends() -> None:
 
     def transact(self: Writer, records: Iterable[Sending]) -> int:
         sent = list(records)
-        if len(sent) > 3 and next(numbers) % 20 == 7:
+        if len(sent) > 3 and next(numbers) % 4 == 3:
             del sent[1]
         return honest(self, sent)
 
@@ -78,7 +99,7 @@ def next_from_position() -> None:
 
     def ranges_of(records: Any, positions: Any) -> tuple[Range, ...]:
         ranges = honest(records, positions)
-        ahead = 3 if next(numbers) % 10 == 9 else 0
+        ahead = 3 if next(numbers) % 3 == 2 else 0
         return tuple(r._replace(next=r.next + ahead) if r.topic == "events" else r for r in ranges)
 
     loop.ranges_of = ranges_of

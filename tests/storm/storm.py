@@ -27,12 +27,13 @@ from stream_rec.errors import StreamRecError
 from stream_rec.io.kafka import Admin
 from tests.integration.broker import Broker, find
 from tests.integration.proxy import Proxy
+from tests.storm.operator import end_hanging
 from tests.storm.pipeline import N_PARTITIONS, NAME, access_of, checkpoints_of, make_topics
 from tests.storm.workers import Supervisor, wait_until
 
 FROZEN_S = 4.0
 """Longer than the transaction time-out and the silence after which a learner is taken for dead."""
-DISK_BYTES = 48 << 20
+DISK_BYTES = 512 << 20
 PROXY_FAULTS = (
     ("EndTxn", "drop_response"), ("EndTxn", "drop_request"), ("EndTxn", "delay_response"),
     ("Produce", "drop_response"), ("Produce", "drop_request"), ("InitProducerId", "drop_response"),
@@ -61,6 +62,10 @@ class Storm:
         self.broker = Broker(origin, folder / "broker", proxied=True)
         self._module = module
         self.faults: Counter[str] = Counter()
+        self.patience_s = 120.0
+        """How long the last worker may take to catch up."""
+        self.by_hand: list[str] = []
+        """Hanging transactions that were ended, as a worker asks a person to."""
         self._disk = folder / "disk"
         self.kinds: dict[str, tuple[int, Callable[[], None]]] = {
             "kill": (4, self._kill), "freeze": (2, self._freeze), "rival": (2, self._rival),
@@ -94,10 +99,11 @@ class Storm:
             for _ in range(n_faults):
                 time.sleep(self._rng.uniform(0.5, 2.5))
                 self._fall()
+                self._heed()
             self._clear()
             load.send_signal(signal.SIGTERM)
             n_sent = int((load.communicate(timeout=120)[0] or b"0").decode())
-            caught_up = wait_until(self._caught_up, 120)
+            caught_up = wait_until(self._caught_up, self.patience_s)
             status = self.main.stop()
         finally:
             load.kill()
@@ -106,6 +112,7 @@ class Storm:
         figures = {
             "seed": self._seed, "seconds": round(time.monotonic() - began_s), "faults": dict(self.faults),
             "n_faults": sum(self.faults.values()), "sent": n_sent, "caught_up": caught_up, "ended_with": status,
+            "by_hand": self.by_hand,
             "exits": {**dict(self.main.exits), "rival": dict(self.rival.exits)},
         }  # fmt: skip
         return figures | self._verdict()
@@ -224,8 +231,15 @@ class Storm:
         self.broker.mend()
         self.main.send(signal.SIGCONT)
 
+    def _heed(self) -> None:
+        """Do by hand what a worker asks for when it stops for a hanging transaction."""
+        if self.main.told_of_hanging or self.rival.told_of_hanging:
+            self.main.told_of_hanging = self.rival.told_of_hanging = False
+            self.by_hand += end_hanging(self.broker.bootstrap)
+
     def _caught_up(self) -> bool:
         """Whether the offsets committed for lag tools stand at the ends of the inputs."""
+        self._heed()
         inputs = [("control", 0), *((t, n) for t in ("items", "events") for n in range(N_PARTITIONS))]
         try:
             admin = Admin(access_of(self.broker.bootstrap))

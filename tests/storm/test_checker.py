@@ -23,5 +23,6 @@ AIMED: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("how", sorted(VARIANTS))
 def test_a_worker_that_breaks_a_rule_is_found_out(how: str, tmp_path: Path) -> None:
     storm = Storm(7, tmp_path, module=("tests.storm.broken", how), only=AIMED[how])
-    figures = storm.run(4, load_s=25)
+    storm.patience_s = 20
+    figures = storm.run(4, load_s=20)
     assert not figures["exact"], figures

@@ -32,9 +32,12 @@ class Supervisor:
         self, bootstrap: str, name: str, folder: Path, *, log: Path, module: tuple[str, ...] = ("stream_rec.cli",)
     ) -> None:
         self.name, self.folder, self._module = name, folder, module
-        self._environment = environment(bootstrap, name)
+        # Locks by name lie in the temporary folder: storms beside each other are other machines.
+        self._environment = environment(bootstrap, name) | {"TMPDIR": str(log.parent)}
         self.log = log
         self.exits: Counter[int] = Counter()
+        self.told_of_hanging = False
+        """Whether it ended for a transaction that hangs; whoever ends that clears this."""
         self._wanted = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -56,6 +59,7 @@ class Supervisor:
                 )  # fmt: skip
             status = self._process.wait()
             self.exits[status] += 1
+            self.told_of_hanging |= status == 1 and "a transaction hangs" in self.words()
             if self._wanted:
                 self._change.wait(FENCED_S if status == FENCED else RESTART_S)
 
