@@ -19,7 +19,8 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 
 from stream_rec import errors
-from stream_rec.io.kafka_decode import Polled, quick
+from stream_rec.io.kafka_append import append_all
+from stream_rec.io.kafka_decode import Polled, make_room, quickened
 
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 """It logs every retry of every request; what matters comes back as an exception and is said by us."""
@@ -107,10 +108,8 @@ class Access:
                 "check kafka.bootstrap_servers, kafka.security_protocol, the login and its rights"
                 f" ({type(error).__name__})"
             ) from error
-        except kafka_errors.UnsupportedCodecError as error:
-            raise errors.JobFailed(f"{what}: records are compressed in a way we cannot read: {error}") from error
         except kafka_errors.KafkaError as error:
-            raise errors.JobFailed(f"{what}: Kafka says {type(error).__name__}") from error
+            raise errors.JobFailed(f"{what}: {_WHY.get(type(error), f'Kafka says {type(error).__name__}')}") from error
 
 
 def _places(error: Exception) -> str:
@@ -135,8 +134,7 @@ class Reader:
         level = "read_committed" if committed else "read_uncommitted"
         with access.speaking("connecting"):
             self._consumer = KafkaConsumer(**access.config(), **_CONSUMER, isolation_level=level)
-        self._fetcher = self._consumer._fetcher
-        self._fetcher.PartitionRecords = quick(self._fetcher.PartitionRecords, kafka_errors.CorruptRecordError)
+        self._fetcher = quickened(self._consumer._fetcher, kafka_errors.CorruptRecordError)
 
     def assign(self, partitions: Iterable[At]) -> None:
         """Read exactly these; those that were read before go on from where they are."""
@@ -157,10 +155,7 @@ class Reader:
         Raises:
             InputGone: retention has passed a position.
         """
-        # Records of a paused partition are put aside, and back only where this is None: a used-up one keeps them there
-        # although the partition goes on, and nothing more of it is fetched.
-        if not self._fetcher._next_partition_records:
-            self._fetcher._next_partition_records = None
+        make_room(self._fetcher)
         with self._access.speaking("reading"):
             polled: dict[At, list[Polled]] = self._consumer.poll(timeout_ms, max_records)
             return polled
@@ -265,7 +260,7 @@ class Writer:
         """
         try:
             self._producer.begin_transaction()
-            futures = [self._send(record) for record in records]
+            futures = append_all(self._producer, TopicPartition, records)
             # Without a time of its own it waits for brokers that are away: records do not expire meanwhile.
             self._producer.flush(self._patience_s)
             # Commit does not look at them: it returns although a record was never delivered.

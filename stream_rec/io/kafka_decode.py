@@ -72,9 +72,21 @@ class QuickRecords:
         return bool(batch.is_control_batch)
 
 
-def quick(base: Any, damaged: type[Exception]) -> Any:
-    """kafka-python's `PartitionRecords` with the faster unpacking; `damaged` is what it raises on bad records."""
-    return type("PartitionRecords", (QuickRecords, base), {"damaged": damaged})
+def quickened(fetcher: Any, damaged: type[Exception]) -> Any:
+    """The same fetcher of kafka-python, with the faster unpacking; `damaged` is what it raises on bad records."""
+    base = fetcher.PartitionRecords
+    fetcher.PartitionRecords = type("PartitionRecords", (QuickRecords, base), {"damaged": damaged})
+    return fetcher
+
+
+def make_room(fetcher: Any) -> None:
+    """Let a partition that goes on have its turn.
+
+    Its records were put aside while it was paused and come back only where this is None: a used-up one keeps them
+    there when no other partition has anything more, and nothing more of it is fetched.
+    """
+    if not fetcher._next_partition_records:
+        fetcher._next_partition_records = None
 
 
 def decoded(topic: str, partition: int, batch: Any) -> Iterator[Polled]:

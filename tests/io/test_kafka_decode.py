@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.structs import TopicPartition
 
-from stream_rec.io.kafka_decode import Polled, quick
+from stream_rec.io.kafka_decode import Polled, quickened
 
 NONE, GZIP, ZSTD = 0, 1, 4
 PARTITION = TopicPartition("events", 3)
@@ -22,7 +23,7 @@ class Damaged(Exception):
     pass
 
 
-QUICK = quick(Fetcher.PartitionRecords, Damaged)
+QUICK = quickened(SimpleNamespace(PartitionRecords=Fetcher.PartitionRecords), Damaged).PartitionRecords
 bodies = st.none() | st.binary(max_size=300)
 headers = st.lists(st.tuples(st.text(max_size=80), st.binary(max_size=80)), max_size=3)
 records = st.lists(st.tuples(st.integers(0, 2**44), bodies, bodies, headers), min_size=1, max_size=80)
