@@ -56,6 +56,11 @@ _NOT_LET_IN = (
     kafka_errors.RetriableError,
     OSError,
 )
+_WHY = {
+    kafka_errors.UnsupportedCodecError: "records are compressed in a way we cannot read; use gzip, lz4 or zstd",
+    kafka_errors.MessageSizeTooLargeError: "a record is larger than its topic takes; raise its max.message.bytes",
+    kafka_errors.InvalidReplicationFactorError: "there are fewer brokers than copies asked for; give --replication 1",
+}
 _FENCED = (
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
