@@ -1,4 +1,4 @@
-"""A run folder with a large state for `worker --init-from`: seeded traffic folded without slates, kept for the next run."""
+"""A run folder with a large state for `worker --init-from`: seeded traffic folded without slates, kept for later."""
 
 from __future__ import annotations
 
