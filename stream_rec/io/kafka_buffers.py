@@ -85,6 +85,12 @@ class KafkaBuffers:
             return self.held[partition][0].offset >= end
         return self.next[partition] >= end or self.reader.position(self._topics.physical(partition)) >= end
 
+    def beyond(self, partition: TopicPartition, offset: int) -> int:
+        """`offset`, or what lies behind the transaction markers there, when it is our place and nothing is buffered."""
+        if self.held.get(partition) or self.next.get(partition) != offset or offset == self.end(partition):
+            return offset
+        return max(offset, self.reader.position(self._topics.physical(partition)))
+
     def end(self, partition: TopicPartition) -> int | None:
         """End of a partition as the last fetch told it; None before the first."""
         return self.reader.highwater(self._topics.physical(partition))

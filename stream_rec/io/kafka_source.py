@@ -103,7 +103,11 @@ class KafkaSource(KafkaInput):
 
     def lag(self) -> int:
         """Records that wait behind the current positions, as of the last fetches."""
-        return sum(max(0, (self._buffers.end(p) or at) - at) for p, at in self._buffers.next.items())
+        return sum(max(0, (self._buffers.end(p) or 0) - at) for p, at in self.beyond(self._buffers.next).items())
+
+    def beyond(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """These positions; where nothing but transaction markers lies in front of one, the offset behind them."""
+        return {p: self._buffers.beyond(p, at) for p, at in positions.items()}
 
     def _heed(self) -> None:
         """Act on what was seen from beside the loop."""

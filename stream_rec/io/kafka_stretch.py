@@ -75,7 +75,8 @@ class KafkaStretch(KafkaInput):
 
     def lag(self) -> int:
         """Offsets that are left of the stretch."""
-        return sum(max(0, end - self._buffers.next.get(p, first)) for p, (first, end) in self._stretch.items())
+        at = {p: self._buffers.next.get(p, first) for p, (first, _) in self._stretch.items()}
+        return sum(max(0, end - self._buffers.beyond(p, at[p])) for p, (_, end) in self._stretch.items())
 
     def progress(self) -> tuple[int, int]:
         """(offsets done, offsets of the stretch): for a progress bar."""
