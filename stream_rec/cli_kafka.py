@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from stream_rec import cli_options
-from stream_rec.errors import BadRecord, JobFailed, SettingsError
+from stream_rec import cli_options, config
+from stream_rec.errors import JobFailed, SettingsError
 
 slates = typer.Typer(no_args_is_help=True, help="Look at the slates that are published.")
 N_SHOWN = 5
@@ -42,6 +40,18 @@ class Times(StrEnum):
     EVENT = "event"
 
 
+TAKES: Mapping[Word, frozenset[str]] = {
+    Word.FREEZE: frozenset(),
+    Word.UNFREEZE: frozenset(),
+    Word.PROMOTE: frozenset({"--version"}),
+    Word.PIN: frozenset({"--version"}),
+    Word.ROLLBACK: frozenset({"--version", "--at"}),
+    Word.EXPLORE: frozenset({"--on or --off"}),
+    Word.FORGET: frozenset({"--user-key"}),
+}
+"""What says to each word what is meant: exactly one of them."""
+
+
 def send(
     events: Annotated[Path, typer.Argument(metavar="EVENTS", help="A file of events (.jsonl, .gz, .zst).")],
     items: Annotated[Path | None, typer.Option("--items", metavar="ITEMS", help="A file of catalogue records.")] = None,
@@ -49,16 +59,16 @@ def send(
         Times, typer.Option(help="Record times: now, or the event's own, for a history to be replayed by time.")
     ] = Times.NOW,
     rate: Annotated[
-        float, typer.Option(min=0, metavar="N", help="At most so many records a second; 0: all at once.")
+        float, typer.Option(min=0, metavar="N", help="At most so many events a second; 0: all at once.")
     ] = 0,
     config_file: cli_options.ConfigFile = None,
     *,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Put recorded events into the topics, as the shop would: keyed by user, the catalogue first, keyed by item.
+    """Put recorded events into the topics, as the shop would: the catalogue first, keyed by item, events by user.
 
     Every line is sent as it is, a broken one too: it becomes a dead letter of the worker. Sent again, events with
-    an event_id count as duplicates.
+    an event_id count as duplicates. `{"item_id": ..., "deleted": true}` takes an item off sale.
 
     Example: stream-rec send events.jsonl --items items.jsonl --times event
     """
@@ -67,31 +77,38 @@ def send(
             raise SettingsError(f"there is no file {file}; `stream-rec import` makes one from a dataset")
     settings = cli_options.settings_from(config_file, sets)
     from stream_rec import assemble_tools
-    from stream_rec.progress import Progress
 
     own_time = times is Times.EVENT
-    if own_time:
-        assemble_tools.refuse_expired(settings, events, now_ms=round(time.time() * 1000))
-    n = {"items": 0, "events": 0}
-    for what, path, lines in (
-        ("items", items, assemble_tools.item_lines),
-        ("events", events, assemble_tools.event_lines),
-    ):
-        if path is None:
-            continue
-        with Progress(f"send {what}") as progress:
+    assemble_tools.check_input(settings, events, items=items is not None, own_time=own_time)
+    told = []
+    if items is not None:
+        told.append(_sent(settings, "items", items, own_time=own_time))
+    told.append(_sent(settings, "events", events, own_time=own_time, rate_per_s=rate))
+    sys.stdout.write(", ".join(told) + "\n")
 
-            def watched(pairs: Iterable[tuple[Any, tuple[int, int]]], progress: Progress = progress) -> Iterator[Any]:
-                for record, done in pairs:
-                    progress.read(*done)
-                    yield record
 
-            n[what] = assemble_tools.send_lines(
-                settings, watched(lines(settings, path, own_time=own_time)), rate_per_s=rate, sent=progress.count
-            )
-    sys.stdout.write(
-        f"{n['items']:,} items to topic {settings.topics.items}, {n['events']:,} events to {settings.topics.events}\n"
-    )
+def _sent(settings: config.Settings, what: str, path: Path, *, own_time: bool, rate_per_s: float = 0.0) -> str:
+    """Send a file under a progress bar; returns what was sent, in words."""
+    from stream_rec import assemble_tools
+    from stream_rec.progress import Progress
+
+    lines_of = assemble_tools.item_lines if what == "items" else assemble_tools.event_lines
+    n_keyless = n_tombstones = 0
+    with Progress(f"send {what}") as progress:
+
+        def count(line: assemble_tools.Line) -> None:
+            nonlocal n_keyless, n_tombstones
+            n_keyless += not line.record.key
+            n_tombstones += line.record.value is None
+            progress.read(line.n_read, line.n_file)
+            progress.count(1)
+
+        lines = lines_of(settings, path, own_time=own_time)
+        n = assemble_tools.send_lines(settings, lines, rate_per_s=rate_per_s, sent=count)
+    named = ((n_tombstones, "taken off sale"), (n_keyless, "without a key"))
+    apart = ", ".join(f"{n_of:,} {words}" for n_of, words in named if n_of)
+    topic = settings.topics.items if what == "items" else settings.topics.events
+    return f"{n:,} {what}{f' ({apart})' if apart else ''} to topic {topic}"
 
 
 @slates.command()
@@ -109,40 +126,54 @@ def tail(
 ) -> None:
     """Slates as they are committed, a line each, until Ctrl-C.
 
+    A line says when, for whom, why, by which version, and the first items with their scores.
+
     Example: stream-rec slates tail --user-key $(stream-rec user-key 17850)
     """
+    if not (from_beginning or follow):
+        raise SettingsError("--no-follow shows nothing but what is there; add --from-beginning")
     settings = cli_options.settings_from(config_file, sets)
-    from stream_rec import assemble_tools
+    from stream_rec import assemble_watch
     from stream_rec.events import Topic
 
-    wanted = None if user_key is None else user_key.encode()
-    records = assemble_tools.stored(settings, Topic.SLATES, from_beginning=from_beginning, follow=follow)
-    found = (record for record in records if wanted is None or record.key == wanted)
-    for record in islice(found, limit):
-        key = (record.key or b"").decode(errors="replace")
-        value = record.value or msgspec.json.encode({"user_key": key, "withdrawn": True})
-        sys.stdout.write((value.decode() if as_json else slate_line(msgspec.json.decode(value))) + "\n")
-        sys.stdout.flush()
+    n = 0
+    records = assemble_watch.stored(settings, Topic.SLATES, from_beginning=from_beginning, follow=follow)
+    try:
+        for record in islice((r for r in records if user_key in (None, r.key)), limit):
+            gone = {"key": record.key, "tombstone": True}
+            line = json.dumps(record.value or gone, ensure_ascii=False) if as_json else slate_line(*record)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+            n += 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {n:,} slates shown") from None
 
 
-def slate_line(slate: Mapping[str, Any]) -> str:
-    """A slate in a line for people.
+def slate_line(key: str, timestamp_ms: int, slate: Mapping[str, Any] | None) -> str:
+    """A record of the slates topic in a line for people; fields that it lacks are left empty.
 
-    >>> slate_line({"user_key": "0123456789abcdef", "withdrawn": True})
-    '0123456789ab  withdrawn'
+    >>> slate_line("0123456789abcdef", 1298937600000, None)
+    '2011-03-01 00:00:00  0123456789ab  withdrawn'
     """
-    key = str(slate["user_key"])[:KEY_CHARACTERS]
-    if slate.get("withdrawn"):
-        return f"{key}  withdrawn"
-    shown = ", ".join(f"{slot['item_id']} {slot['score']:.2f}" for slot in slate["slots"][:N_SHOWN])
-    more = f" and {len(slate['slots']) - N_SHOWN} more" if len(slate["slots"]) > N_SHOWN else ""
-    version = str(slate["model_version"]).partition("-")[0]
-    words = f"{cli_options.time_text(slate['event_at'])}  {key:<{KEY_CHARACTERS}}  {slate['cause']:<9}  {version:<4}  "
-    return cli_options.printable(f"{words}{shown}{more}")
+    said = slate or {"cause": "withdrawn"}
+    slots = said.get("slots") or []
+    shown = ", ".join(_slot_text(slot) for slot in slots[:N_SHOWN])
+    more = f" and {len(slots) - N_SHOWN} more" if len(slots) > N_SHOWN else ""
+    version = str(said.get("model_version", "")).partition("-")[0]
+    at = cli_options.time_text(said.get("event_at", timestamp_ms))
+    line = (
+        f"{at:<19}  {key[:KEY_CHARACTERS]:<{KEY_CHARACTERS}}  {said.get('cause', ''):<9}  {version:<4}  {shown}{more}"
+    )
+    return cli_options.printable(line.rstrip())
+
+
+def _slot_text(slot: Mapping[str, Any]) -> str:
+    score = slot.get("score")
+    return f"{slot.get('item_id')} {score:.2f}" if isinstance(score, int | float) else f"{slot.get('item_id')}"
 
 
 def control(
-    word: Annotated[Word, typer.Argument(help="What to do.")],
+    word: Annotated[Word, typer.Argument(metavar="WORD", help=", ".join(Word))],
     version: Annotated[str | None, typer.Option(metavar="V", help="For promote, pin, rollback.")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="For rollback: to the state of this event time.")
@@ -150,9 +181,8 @@ def control(
     *,
     user_key: Annotated[str | None, typer.Option(metavar="KEY", help="For forget: as `user-key` prints it.")] = None,
     on: Annotated[bool | None, typer.Option("--on/--off", help="For explore.")] = None,
-    timeout_s: Annotated[
-        float, typer.Option(min=0, metavar="S", help="How long to wait for the answer; 0: not at all.")
-    ] = 30.0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the worker's answer.")] = True,
+    timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="How long.")] = 30.0,
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
@@ -164,49 +194,72 @@ def control(
     Example: stream-rec control forget --user-key $(stream-rec user-key 17850)
     """
     settings = cli_options.settings_from(config_file, sets)
-    body = command_of(word, version=version, at_ms=cli_options.time_ms(at, "--at"), user_key=user_key, on=on)
-    from stream_rec import assemble_tools
+    body = command_of(word, version=version, at=at, user_key=user_key, on=on)
+    from stream_rec import assemble_watch
 
-    notice = assemble_tools.command(settings, body, timeout_ms=round(1000 * timeout_s))
+    topic = settings.topics.control
+    notice = assemble_watch.command(settings, body, timeout_ms=round(1000 * timeout_s) if wait else None)
     if notice is not None:
         sys.stdout.write(json.dumps(notice, ensure_ascii=False) + "\n")
         if notice.get("status") != "done":
-            raise JobFailed(f"the worker refused '{word}'")
-    elif timeout_s:
+            sys.stdout.flush()
+            raise JobFailed(f"the worker refused {word}: {notice.get('reason') or 'this build does not obey it yet'}")
+    elif wait:
         raise JobFailed(
-            f"no answer within {timeout_s:g} s; the command is in topic {settings.topics.control}, and a worker will "
-            "obey it when it runs"
+            f"no answer to {word} within {timeout_s:g} s; the command is in topic {topic}, and a worker obeys it when "
+            "it runs"
         )
+    else:
+        sys.stdout.write(f"{word} is in topic {topic}\n")
 
 
 def command_of(
-    word: str, *, version: str | None, at_ms: int | None, user_key: str | None, on: bool | None
+    word: Word,
+    *,
+    version: str | None = None,
+    at: str | None = None,
+    user_key: str | None = None,
+    on: bool | None = None,
 ) -> dict[str, Any]:
     """The control record of a command.
 
-    >>> command_of("freeze", version=None, at_ms=None, user_key=None, on=None)
-    {'command': 'freeze'}
+    >>> command_of(Word.ROLLBACK, at="2011-03-01")
+    {'command': 'rollback', 'event_at': 1298937600000}
 
     Raises:
-        SettingsError: an argument is missing, wrong or too many; says what the word takes.
+        SettingsError: an argument is missing, wrong or too many; says which, its value and what the word takes.
     """
+    given: dict[str, object] = {"--version": version, "--at": at, "--user-key": user_key, "--on or --off": on}
+    given = {option: value for option, value in given.items() if value is not None}
+    takes = " or ".join(sorted(TAKES[word], reverse=True)) or "no option"
+    if foreign := sorted(given.keys() - TAKES[word]):
+        raise SettingsError(f"control {word} takes {takes}; leave out {foreign[0]}")
+    if len(given) != min(1, len(TAKES[word])):
+        raise SettingsError(f"control {word} takes {takes}, and {'not both' if given else 'none was given'}")
+    at_ms = cli_options.time_ms(at, "--at")
+    body = {"command": str(word), "version": version, "event_at": at_ms, "user_key": user_key, "explore": on}
+    return _checked({name: value for name, value in body.items() if value is not None})
+
+
+def _checked(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, as a worker would read it.
+
+    Raises:
+        SettingsError: it would be a dead letter.
+    """
+    from stream_rec.errors import BadRecord
     from stream_rec.stream.catalogue import control_of
 
-    body = {"command": str(word), "version": version, "event_at": at_ms, "user_key": user_key, "explore": on}
-    body = {name: value for name, value in body.items() if value is not None}
-    takes = {
-        "promote": "--version",
-        "pin": "--version",
-        "rollback": "--version or --at",
-        "forget": "--user-key with 32 hex digits, as `stream-rec user-key ID` prints them",
-        "explore": "--on or --off",
+    wants = {
+        "version": "--version takes a version as `stream-rec versions list --json` gives it",
+        "event_at": "--at takes a time of the shop's events, from 1990 to 2100",
+        "user_key": "--user-key takes 32 hex digits in small letters, as `stream-rec user-key ID` prints them",
     }
-    names = {"--version": "version", "--at": "event_at", "--user-key": "user_key", "--on": "explore"}
-    allowed = {field for option, field in names.items() if option in takes.get(str(word), "")}
     try:
-        if body.keys() - {"command"} - allowed:
-            raise BadRecord("bad_command")
-        control_of(dict(body), [])
+        control_of(body, [])
     except BadRecord:
-        raise SettingsError(f"control {word} takes {takes.get(str(word), 'nothing more')}") from None
+        field = next(name for name in wants if name in body)
+        # What is given for a key may be a user's id, which is not repeated.
+        value = f"{len(body[field])} characters of another kind" if field == "user_key" else f"{body[field]!r:.80}"
+        raise SettingsError(f"{wants[field]}, not {value}") from None
     return body

@@ -1,4 +1,4 @@
-"""`stream-rec dead-letters` and `stream-rec versions`: lists over a run folder."""
+"""`stream-rec dead-letters` and `stream-rec versions`: lists over a run folder or the topics."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Annotated, Any
 import typer
 
 from stream_rec import cli_options, config
-from stream_rec.errors import JobFailed, SettingsError
-from stream_rec.events import Record, Topic
+from stream_rec.errors import JobFailed, SettingsError, Unreachable
+from stream_rec.events import Topic
 from stream_rec.stream.quality import REASONS
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at records that could not be used.")
 versions = typer.Typer(no_args_is_help=True, help="Look at the versions of the model.")
 
 LETTER_COLUMNS = ("position", "timestamp", "stage", "reason", "length", "digest")
+N_NAMED = 20
+"""Positions named of those that are left for one reason."""
 POINTER = "champion"
 """Event of the notice that only says which version serves; that of the decision is told beside it."""
 SERVING = {"initial", "promote", "rollback", POINTER}
@@ -30,16 +32,31 @@ VERSION_COLUMNS = ("version", "event", "event_at", "verdict", "recall difference
 
 def _lines(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]:
     """The records of a topic, oldest first: in the run folder where it holds a ledger or was named, else on Kafka."""
-    named = config.source_of(settings, "run.dir") == "--out"
-    if not named and not (settings.run_dir / "ledger.jsonl").is_file():
-        from stream_rec import assemble_tools
-
-        return assemble_tools.topic_objects(settings, topic)
+    if _on_kafka(settings):
+        return _of_topic(settings, topic)
     if not settings.run_dir.is_dir():
         raise SettingsError(f"there is no run folder {settings.run_dir}; name one with --out")
     from stream_rec import assemble
 
     return iter(assemble.open_run(settings.run_dir).records(topic))
+
+
+def _on_kafka(settings: config.Settings) -> bool:
+    named = config.source_of(settings, "run.dir") == "--out"
+    return not named and not (settings.run_dir / "ledger.jsonl").is_file()
+
+
+def _of_topic(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]:
+    from stream_rec import assemble_watch
+
+    try:
+        yield from assemble_watch.topic_objects(settings, topic)
+    except Unreachable as error:
+        raise Unreachable(f"{error}; to look into a run folder, name it with --out") from error
+
+
+def _place(settings: config.Settings, topic: str) -> str:
+    return f"topic {topic}" if _on_kafka(settings) else str(settings.run_dir)
 
 
 def _letters(settings: config.Settings) -> Iterator[dict[str, Any]]:
@@ -103,7 +120,8 @@ def show_letter(
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
     letter = next((r for r in _letters(settings) if r.pop("position") == position), None)
     if letter is None:
-        raise SettingsError(f"there is no dead letter {position} in {settings.run_dir}; `dead-letters list` names them")
+        place = _place(settings, settings.topics.dead_letters)
+        raise SettingsError(f"there is no dead letter {position} in {place}; `dead-letters list` names them")
     record = Sealer(config.privacy_key(settings)).unseal(json.dumps(letter).encode()).record
     if as_json:
         whole = {
@@ -140,31 +158,33 @@ def redrive(
     Example: stream-rec dead-letters redrive --reason bad_event_at
     """
     settings = cli_options.settings_from(config_file, sets)
-    if not (positions or reason or every):
-        raise SettingsError("say which: positions as `dead-letters list` gives them, --reason, or --all")
-    from stream_rec import assemble_tools
-    from stream_rec.stream.privacy import Sealer
+    if bool(positions) + (reason is not None) + every != 1:
+        raise SettingsError("say which, by one of these: positions as `dead-letters list` gives them, --reason, --all")
+    if reason is not None and reason not in REASONS:
+        raise SettingsError(f"--reason {reason!r:.80} is no reason of a dead letter; `dead-letters list` shows them")
+    from stream_rec import assemble_watch
 
-    sealer = Sealer(config.privacy_key(settings))
-    back: list[tuple[str, Record]] = []
-    cut: list[tuple[str, Record]] = []
-    for letter in assemble_tools.topic_objects(settings, Topic.DEAD_LETTERS):
-        position = f"{letter['topic']}/{letter['partition']}/{letter['offset']}"
-        if (positions and position not in positions) or reason not in (None, letter["reason"]):
-            continue
-        opened = sealer.unseal(json.dumps(letter).encode())
-        (cut if opened.truncated else back).append((position, opened.record))
-    if missing := sorted(set(positions or ()) - {position for position, _ in (*back, *cut)}):
-        raise SettingsError(f"there is no dead letter {missing[0]}; `dead-letters list` names them")
-    for position, _ in cut:
-        sys.stderr.write(f"{position}: longer than what a dead letter keeps; send it again from its source\n")
-    if dry_run:
-        sys.stdout.write("".join(f"{position}\n" for position, _ in back))
-        return
-    n = assemble_tools.put_back(settings, back)
-    sys.stdout.write(f"{n:,} put back, {len(cut):,} cut short and left\n")
-    if cut:
-        raise JobFailed(f"{len(cut)} could not be put back; send them again from their source")
+    left: dict[str, list[str]] = {}
+    dead = assemble_watch.dead_records(settings, positions or None, reason, key=config.privacy_key(settings))
+
+    def watched() -> Iterator[assemble_watch.Dead]:
+        # All of the positions must be found before the first is put back.
+        for each in list(dead) if positions else dead:
+            if each.record is None:
+                left.setdefault(each.why_not, []).append(each.position)
+            elif dry_run:
+                sys.stdout.write(f"{each.position}\n")
+            yield each
+
+    n = sum(each.record is not None for each in watched()) if dry_run else assemble_watch.put_back(settings, watched())
+    n_left = sum(map(len, left.values()))
+    for why_not, those in left.items():
+        more = f" and {len(those) - N_NAMED:,} more" if len(those) > N_NAMED else ""
+        sys.stderr.write(f"left {', '.join(those[:N_NAMED])}{more}: {why_not}\n")
+    sys.stdout.write(f"{n:,} {'would be ' if dry_run else ''}put back, {n_left:,} left\n")
+    if n_left:
+        sys.stdout.flush()
+        raise JobFailed(f"{n_left:,} dead letters cannot be put back, for the reasons said above")
 
 
 def _b64(content: bytes | None) -> str | None:
@@ -216,7 +236,8 @@ def show_version(
     names = [name for name in told if name == wanted] or [name for name in told if wanted and _begins(name, wanted)]
     if len(names) != 1:
         many = f"{version} may be {' or '.join(names)}" if names else f"there is no version {version}"
-        raise SettingsError(f"{many} in {settings.run_dir}; `versions list --json` names them")
+        place = _place(settings, settings.topics.versions)
+        raise SettingsError(f"{many} in {place}; `versions list --json` names them")
     sys.stdout.write(json.dumps(told[names[0]], indent=2, ensure_ascii=False) + "\n")
 
 

@@ -9,18 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from stream_rec import cli_options
-from stream_rec.errors import JobFailed
+from stream_rec.errors import JobFailed, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Make and check the topics of a pipeline.")
-COLUMNS = ("topic", "partitions", "replication", "cleanup", "retention_ms", "compaction_lag_ms", "wrong")
+COLUMNS = ("topic", "partitions", "replication", "cleanup", "retention", "compacted after", "state")
+OK = "ok"
+_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
 
 
 @app.command()
 def create(
-    partitions: Annotated[int, typer.Option(min=1, help="Partitions of events, items and slates.")] = 6,
-    replication: Annotated[int, typer.Option(min=1, help="Copies of each; 1 on a single broker.")] = 3,
+    partitions: Annotated[
+        int, typer.Option("--partitions", min=1, metavar="N", help="Partitions of events, items and slates.")
+    ] = 6,
+    replication: Annotated[
+        int, typer.Option("--replication", min=1, metavar="R", help="Copies of each topic; 1 on a single broker.")
+    ] = 3,
     min_isr: Annotated[
-        int | None, typer.Option("--min-isr", min=1, help="Copies that must be in step.  [default: 2, 1 with 1 copy]")
+        int | None,
+        typer.Option("--min-isr", min=1, metavar="M", help="Copies that must have a record.  [default: 2; 1 of 1]"),
     ] = None,
     as_json: cli_options.Json = False,
     *,
@@ -35,11 +42,13 @@ def create(
     Example: stream-rec topics create --partitions 12 --set kafka.bootstrap_servers=broker:9092
     """
     settings = cli_options.settings_from(config_file, sets)
+    least = min(2, replication) if min_isr is None else min_isr
+    if least > replication:
+        raise SettingsError(f"--min-isr {least} is above --replication {replication}: no record could be written")
     from stream_rec import assemble_tools
 
-    least = min(2, replication) if min_isr is None else min_isr
     rows = assemble_tools.create_topics(settings, n_partitions=partitions, replication=replication, min_isr=least)
-    cli_options.print_rows(rows, ("topic", "what", "wrong"), as_json, empty="no topics")
+    cli_options.print_rows(rows, ("topic", "what", "state"), as_json, empty="no topics")
     _refuse(rows)
 
 
@@ -57,11 +66,36 @@ def describe(
     from stream_rec import assemble_tools
 
     rows = assemble_tools.describe_topics(settings)
-    cli_options.print_rows([row | {"wrong": row["wrong"] or "ok"} for row in rows], COLUMNS, as_json, empty="no topics")
+    cli_options.print_rows(rows if as_json else map(_for_people, rows), COLUMNS, as_json, empty="no topics")
     _refuse(rows)
 
 
+def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `describe_topics` as the table shows it: only the times that its cleanup looks at."""
+    cleanup = row["cleanup"] or ""
+    return {
+        **row,
+        "retention": duration_text(row["retention_ms"]) if "delete" in cleanup else "-",
+        "compacted after": duration_text(row["compaction_lag_ms"]) if "compact" in cleanup else "-",
+    }
+
+
+def duration_text(duration_ms: int | None) -> str:
+    """Milliseconds in the largest unit that holds them whole.
+
+    >>> duration_text(2_592_000_000), duration_text(5_400_000), duration_text(-1), duration_text(None)
+    ('30 d', '90 min', 'for ever', '-')
+    """
+    if duration_ms is None or duration_ms < 0:
+        return "-" if duration_ms is None else "for ever"
+    unit, of_ms = next((u, ms) for u, ms in _UNITS_MS if duration_ms % ms == 0)
+    return f"{duration_ms // of_ms} {unit}" if duration_ms else "0 ms"
+
+
 def _refuse(rows: Iterable[Mapping[str, Any]]) -> None:
-    if wrong := [row["topic"] for row in rows if row["wrong"]]:
+    if wrong := [row["topic"] for row in rows if row["state"] != OK]:
         sys.stdout.flush()
-        raise JobFailed(f"{', '.join(wrong)}: not kept as a pipeline needs it; mend this with your Kafka tools")
+        raise JobFailed(
+            f"{', '.join(wrong)}: not kept as a pipeline needs; `stream-rec topics create` makes what is missing, and "
+            "settings of a topic that is there are mended with your Kafka tools (kafka-configs --alter)"
+        )
