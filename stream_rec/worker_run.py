@@ -115,6 +115,7 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Live until stopped; returns the summary."""
         while not self._stopped():
+            began_s = time.monotonic()
             try:
                 opened = assemble_kafka.open_worker(self._settings)
             except Unreachable as error:
@@ -123,6 +124,7 @@ class Supervisor:
                 self._wait(error)
                 continue
             self._connected = True
+            LOG.info("connected in %.2f s", time.monotonic() - began_s)
             session = _Session(self._settings, opened, self._told, self._identity(), self._beginning(opened))
             try:
                 result = self._live(session)
@@ -297,10 +299,11 @@ class _Session:
 
     def recover(self, stopped: Callable[[], bool]) -> bool:
         """Bring the state to the end of the ledger; False when stopped on the way."""
-        began_s = time.monotonic()
+        began_s, muted_s = time.monotonic(), list[float]()
 
         def told_and_stopped() -> bool:
             self._told.says(health.RECOVERING, f"tick {self.loop.pipeline.positions.number}")
+            muted_s.append(time.monotonic())
             return stopped()
 
         if not self.loop.recover(stopped=told_and_stopped):
@@ -308,7 +311,14 @@ class _Session:
         self.claimed = True
         number = self.loop.pipeline.positions.number
         self.opened.metrics.cut(number)
-        LOG.info("recovered to tick %d in %.2f s", number, time.monotonic() - began_s)
+        fencing_s, fenced_s = self.opened.publisher.take_over_s
+        folding_s, now_s = min([*muted_s[:1], fencing_s]), time.monotonic()
+        LOG.info(
+            "recovered to tick %d in %.2f s: %.2f s for the state, %.2f s for %d entries folded again, %.2f s for the "
+            "take-over, %.2f s for the claim",
+            number, now_s - began_s, folding_s - began_s, fencing_s - folding_s, len(muted_s), fenced_s - fencing_s,
+            now_s - fenced_s,
+        )  # fmt: skip
         return True
 
     def turn_until(self, stopped: Callable[[], bool], settled: Callable[[], None]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class KafkaPublisher:
         self._timeout_ms, self._metrics = transaction_timeout_ms, metrics
         self._passing = passing_of(faults)
         self._writer: Writer | None = None
+        self.take_over_s = 0.0, 0.0
+        """Monotonic seconds at which the last take-over began and ended."""
         self._ledger = (self._names[Topic.LEDGER], 0)
         self._reader = Reader(access)
         self._reader.assign([self._ledger])
@@ -117,6 +119,7 @@ class KafkaPublisher:
             JobFailed: a transaction hangs there that is not ours to abort.
             Unreachable: the brokers do not answer.
         """
+        began_s = time.monotonic()
         self.close_writer()
         self._writer = Writer(self._access, self._id, transaction_timeout_ms=self._timeout_ms)
         self._writer.begin_epoch()
@@ -125,6 +128,7 @@ class KafkaPublisher:
             self._await_stable(admin)
         finally:
             admin.close()
+        self.take_over_s = began_s, time.monotonic()
 
     def _await_stable(self, admin: Admin) -> None:
         """Reading while a transaction is open would hide entries that are committed behind it.
