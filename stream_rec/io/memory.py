@@ -136,7 +136,14 @@ class MemoryPublisher:
         self._claim = self._broker.claim()
 
     def read_ledger(self, offset: int = 0) -> Sequence[tuple[int, bytes]]:
-        """(offset, entry) of every committed entry from `offset` on; offsets have gaps."""
+        """(offset, entry) of every committed entry from `offset` on; offsets have gaps.
+
+        Raises:
+            InputGone: the entry at an `offset` above 0 was forgotten.
+        """
+        first = self._broker.first_offset(Topic.LEDGER)
+        if 0 < offset < first:
+            raise InputGone(f"the ledger's entries in front of offset {first} are gone")
         return [(at, output.value or b"") for at, output in self._broker.read_committed(Topic.LEDGER, offset)]
 
     def close(self) -> None:

@@ -42,6 +42,7 @@ class MemoryBroker:
         self.weights: dict[str, dict[str, np.ndarray]] = {}
         self._next: dict[TopicPartition, int] = dict.fromkeys(self.inputs, 0)
         self._logs: dict[str, list[tuple[int, Output | None]]] = {}
+        self._first: dict[str, int] = {}
         self._status: dict[int, str] = {}
         self._claims = 0
 
@@ -135,7 +136,7 @@ class MemoryBroker:
         """(offset, output) from `offset` on, up to the first open transaction, without aborted ones."""
         out: list[tuple[int, Output]] = []
         log = self._logs.get(topic, [])
-        for at in range(max(0, offset), len(log)):
+        for at in range(max(self.first_offset(topic), offset), len(log)):
             transaction, output = log[at]
             status = self._status[transaction]
             if status == OPEN:
@@ -143,6 +144,14 @@ class MemoryBroker:
             if status == COMMITTED and output is not None:
                 out.append((at, output))
         return out
+
+    def forget_before(self, topic: str, offset: int) -> None:
+        """Retention of an output topic: forget what is before `offset`."""
+        self._first[topic] = offset
+
+    def first_offset(self, topic: str) -> int:
+        """Offset of an output topic before which everything was forgotten."""
+        return self._first.get(topic, 0)
 
     def outputs(self, topic: str) -> list[Output]:
         """All a `read_committed` reader sees of a topic."""
