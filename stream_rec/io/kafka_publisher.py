@@ -17,6 +17,8 @@ from stream_rec.io.kafka import Access, Admin, At, Reader, Sending, Writer
 from stream_rec.io.metrics_file import MetricsFile
 
 READ_RECORDS = 2_000
+LOOK_MS = 25
+"""How long a read waits before it looks whether the end is reached: markers are no records that would end it."""
 TAIL_RECORDS = 64
 """Offsets looked at for the newest entry: the others are markers."""
 MARGIN_MS = 5_000
@@ -107,7 +109,7 @@ class KafkaPublisher:
             return
         self._reader.seek(self._ledger, at)
         while self._reader.position(self._ledger) < end:
-            for record in self._reader.poll(500, READ_RECORDS).get(self._ledger, ()):
+            for record in self._reader.poll(LOOK_MS, READ_RECORDS).get(self._ledger, ()):
                 yield Entry(record.offset, record.value or b"", record.timestamp)
 
     # ---- writing
