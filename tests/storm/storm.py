@@ -25,6 +25,8 @@ from pathlib import Path
 
 from stream_rec.errors import StreamRecError
 from stream_rec.io.kafka import Admin
+from stream_rec.io.kafka_publisher import KafkaPublisher
+from stream_rec.stream.ledger import decode
 from tests.integration.broker import Broker, find
 from tests.integration.proxy import Proxy
 from tests.storm.operator import end_hanging
@@ -238,7 +240,7 @@ class Storm:
             self.by_hand += end_hanging(self.broker.bootstrap)
 
     def _caught_up(self) -> bool:
-        """Whether the offsets committed for lag tools stand at the ends of the inputs."""
+        """Whether the offsets committed for lag tools stand at the ends of the inputs, and the main learner lives."""
         self._heed()
         inputs = [("control", 0), *((t, n) for t in ("items", "events") for n in range(N_PARTITIONS))]
         try:
@@ -249,7 +251,18 @@ class Storm:
                 admin.close()
         except StreamRecError:
             return False
-        return all(done.get(at, 0) >= end for at, end in ends.items())
+        return all(done.get(at, 0) >= end for at, end in ends.items()) and self._writes("one")
+
+    def _writes(self, name: str) -> bool:
+        """Whether the newest ledger entry is this learner's: it has claimed and recovered."""
+        publisher = KafkaPublisher(access_of(self.broker.bootstrap), {"ledger": "ledger"}, "reads only")
+        try:
+            newest = publisher.newest()
+        except StreamRecError:
+            return False
+        finally:
+            publisher.close()
+        return newest is not None and decode(newest.raw, newest.offset)["learner"] == name
 
     def _mount(self) -> None:
         """A small disk of its own for the run folder; without the right to mount one it is a folder like any."""
