@@ -154,6 +154,8 @@ class KafkaPublisher:
     def commit(self, outputs: Sequence[Output], entry: bytes) -> int:
         """Publish a tick; returns the ledger offset of its entry.
 
+        Brokers answer before they have marked the end on every topic: readers may see it a moment later.
+
         Raises:
             JobFailed: a record is larger than topics take; nothing was begun.
             Unsettled: whether it was committed, the ledger will tell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
@@ -10,6 +11,7 @@ from stream_rec.io.faults import Faults
 from stream_rec.io.kafka import Access, Admin, Reader, Sending
 from stream_rec.io.kafka_publisher import KafkaPublisher
 
+WAIT_S = 20.0
 TOPICS = (Topic.SLATES, Topic.DEAD_LETTERS, Topic.LEDGER)
 
 
@@ -67,6 +69,14 @@ class KafkaPlace:
             while reader.position(at) < end:
                 values += [record.value or b"" for record in reader.poll(100, 1_000).get(at, ())]
         return values
+
+    def settle(self) -> None:
+        """A commit is answered before brokers have marked its end on every topic; readers see it then."""
+        partitions = [(name, 0) for name in self.names.values()]
+        until_s = time.monotonic() + WAIT_S
+        with closing(Admin(self.access)) as admin:
+            while admin.ends(partitions, committed=True) != admin.ends(partitions, committed=False):
+                assert time.monotonic() < until_s, "a transaction stays open"
 
     def forget_before(self, offset: int) -> None:
         """Retention of the ledger."""

@@ -31,6 +31,9 @@ class Place(Protocol):
 
     def topic(self, topic: str) -> list[bytes]: ...
 
+    def settle(self) -> None:
+        """Return when readers see what was committed."""
+
 
 NewPlace = Callable[[], Place]
 
@@ -45,6 +48,9 @@ class InMemory:
     def topic(self, topic: str) -> list[bytes]:
         return [output.value or b"" for output in self.broker.outputs(topic)]
 
+    def settle(self) -> None:
+        """They see it at once."""
+
     def forget_before(self, offset: int) -> None:
         self.broker.forget_before(Topic.LEDGER, offset)
 
@@ -58,6 +64,9 @@ class InFolder:
 
     def topic(self, topic: str) -> list[bytes]:
         return list(committed_lines(self.folder, topic))
+
+    def settle(self) -> None:
+        """They see it at once."""
 
 
 MEMORY, FOLDER, KAFKA = "memory", "folder", "kafka"
@@ -110,14 +119,15 @@ def outputs_of(tick: int) -> list[Output]:
     ]
 
 
-def run(publisher: Publisher, n_ticks: int) -> None:
-    """Commit ticks until the ledger has `n_ticks`, going on from what it holds."""
+def run(place: Place, publisher: Publisher, n_ticks: int) -> None:
+    """Commit ticks until the ledger has `n_ticks`, going on from what it holds; return when readers see them."""
     ledger = list(publisher.read_ledger())
     prev = chain_of(ledger[-1][1]) if ledger else GENESIS_CHAIN
     for tick in range(len(ledger), n_ticks):
         outputs = outputs_of(tick)
         entry = encode(tick, prev, "tick", {"outputs": Effects(outputs).sizes()})
         publisher.commit(outputs, entry)
+        place.settle()
         prev = chain_of(entry)
 
 
@@ -134,12 +144,13 @@ def test_commit_returns_the_offset_at_which_the_entry_is_read(place: Place) -> N
     first = encode(0, GENESIS_CHAIN, "genesis", {})
     second = encode(1, chain_of(first), "tick", {})
     offsets = [publisher.commit([], first), publisher.commit([], second)]
+    place.settle()
     assert list(publisher.read_ledger()) == list(zip(offsets, [first, second], strict=True))
 
 
 def test_the_ledger_is_read_from_an_offset_on(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 5)
+    run(place, publisher, 5)
     whole = list(publisher.read_ledger())
     assert list(publisher.read_ledger(whole[3][0])) == whole[3:]
     assert list(publisher.read_ledger(whole[-1][0] + 1)) == []
@@ -147,7 +158,7 @@ def test_the_ledger_is_read_from_an_offset_on(place: Place) -> None:
 
 def test_the_ledger_can_be_read_again_in_the_middle_of_a_reading(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 5)
+    run(place, publisher, 5)
     whole = list(publisher.read_ledger())
     assert next(iter(publisher.read_ledger())) == whole[0]
     assert next(iter(publisher.read_ledger(whole[2][0]))) == whole[2]
@@ -156,21 +167,21 @@ def test_the_ledger_can_be_read_again_in_the_middle_of_a_reading(place: Place) -
 
 def test_offsets_rise(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 5)
+    run(place, publisher, 5)
     offsets = [offset for offset, _ in publisher.read_ledger()]
     assert offsets == sorted(set(offsets))
 
 
 def test_outputs_of_a_topic_keep_their_order(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 2)
+    run(place, publisher, 2)
     publisher.close()
     assert place.topic(Topic.SLATES) == [o.value for t in (0, 1) for o in outputs_of(t) if o.topic == Topic.SLATES]
 
 
 def test_a_reopened_place_holds_what_was_committed(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 3)
+    run(place, publisher, 3)
     before = list(publisher.read_ledger())
     publisher.close()
     assert list(place.open().read_ledger()) == before
@@ -178,35 +189,35 @@ def test_a_reopened_place_holds_what_was_committed(place: Place) -> None:
 
 def test_going_on_after_a_reopening_equals_never_stopping(place: Place, new_place: NewPlace) -> None:
     first = opened(place)
-    run(first, 3)
+    run(place, first, 3)
     first.close()
-    run(opened(place), 6)
+    run(place, opened(place), 6)
     other = new_place()
-    run(opened(other), 6)
+    run(other, opened(other), 6)
     assert everything(place) == everything(other)
 
 
 def test_taking_over_again_goes_on(place: Place) -> None:
     publisher = opened(place)
-    run(publisher, 2)
+    run(place, publisher, 2)
     publisher.take_over()
-    run(publisher, 4)
+    run(place, publisher, 4)
     assert len(place.topic(Topic.LEDGER)) == 4
 
 
 def test_only_the_newest_that_took_over_can_commit(place: Place) -> None:
     old = opened(place)
-    run(old, 2)
+    run(place, old, 2)
     try:
         new = opened(place)
     except JobFailed:
         assert isinstance(place, InFolder), "the lock of a folder keeps the new one out"
         return
     with pytest.raises((Fenced, Unsettled)) as refused:
-        run(old, 3)
+        run(place, old, 3)
     assert isinstance(refused.value, Fenced) or refused.value.fenced
     assert everything(place)[Topic.LEDGER] == [entry for _, entry in new.read_ledger()]
-    run(new, 5)
+    run(place, new, 5)
     assert len(place.topic(Topic.LEDGER)) == 5
     assert len(place.topic(Topic.SLATES)) == 10
 
@@ -216,17 +227,17 @@ def test_looking_at_a_ledger_fences_nobody(place: Place) -> None:
     if isinstance(place, InMemory):
         pytest.skip("making one takes over in memory")
     writing = opened(place)
-    run(writing, 2)
+    run(place, writing, 2)
     with suppress(JobFailed):
         assert len(list(place.open().read_ledger())) == 2
-    run(writing, 3)
+    run(place, writing, 3)
     assert len(place.topic(Topic.LEDGER)) == 3
 
 
 @pytest.mark.parametrize("kind", [MEMORY, ON_KAFKA], indirect=True)
 def test_an_entry_that_retention_deleted_is_gone(place: InMemory | KafkaPlace) -> None:
     publisher = opened(place)
-    run(publisher, 5)
+    run(place, publisher, 5)
     whole = list(publisher.read_ledger())
     place.forget_before(whole[3][0])
     with pytest.raises(InputGone, match=rf"in front of offset {whole[3][0]} are gone"):
@@ -241,7 +252,7 @@ def test_a_crash_before_the_commit_leaves_nothing_of_the_tick(place: Place, poin
     faults.crash_at(point, nth=3)
     publisher = opened(place, faults)
     with pytest.raises(Crash):
-        run(publisher, 5)
+        run(place, publisher, 5)
     publisher.close()
     after = opened(place)
     after.close()
@@ -257,8 +268,9 @@ def test_a_crash_after_the_commit_leaves_the_whole_tick(place: Place) -> None:
     faults.crash_at("after_commit", nth=3)
     publisher = opened(place, faults)
     with pytest.raises(Crash):
-        run(publisher, 5)
+        run(place, publisher, 5)
     publisher.close()
+    place.settle()
     assert len(place.topic(Topic.LEDGER)) == 3
     assert len(place.topic(Topic.SLATES)) == 6
 
@@ -266,16 +278,16 @@ def test_a_crash_after_the_commit_leaves_the_whole_tick(place: Place) -> None:
 @pytest.mark.parametrize("kind", [MEMORY, FOLDER, SLOW_ON_KAFKA], indirect=True)
 def test_a_crash_at_any_step_and_a_restart_give_the_uninterrupted_bytes(kind: str, new_place: NewPlace) -> None:
     faults, reference, n_ticks = Faults(), new_place(), 2 if kind == KAFKA else 3
-    run(opened(reference, faults), n_ticks)
+    run(reference, opened(reference, faults), n_ticks)
     for step in range(1, len(faults.order) + 1):
         crashing = Faults()
         crashing.crash_at_step(step)
         broken = new_place()
         publisher = opened(broken, crashing)
         with pytest.raises(Crash):
-            run(publisher, n_ticks)
+            run(broken, publisher, n_ticks)
         publisher.close()
         again = opened(broken)
-        run(again, n_ticks)
+        run(broken, again, n_ticks)
         again.close()
         assert everything(broken) == everything(reference), faults.order[step - 1]
