@@ -142,8 +142,8 @@ def test_a_new_ledger_is_empty(place: Place) -> None:
 def test_commit_returns_the_offset_at_which_the_entry_is_read(place: Place) -> None:
     publisher = opened(place)
     first = encode(0, GENESIS_CHAIN, "genesis", {})
-    second = encode(1, chain_of(first), "tick", {})
-    offsets = [publisher.commit([], first), publisher.commit([], second)]
+    second = encode(1, chain_of(first), "tick", {"outputs": Effects(outputs_of(1)).sizes()})
+    offsets = [publisher.commit([], first), publisher.commit(outputs_of(1), second)]
     place.settle()
     assert list(publisher.read_ledger()) == list(zip(offsets, [first, second], strict=True))
 
@@ -220,6 +220,18 @@ def test_only_the_newest_that_took_over_can_commit(place: Place) -> None:
     run(place, new, 5)
     assert len(place.topic(Topic.LEDGER)) == 5
     assert len(place.topic(Topic.SLATES)) == 10
+
+
+def test_one_that_was_fenced_can_take_over_again(place: Place) -> None:
+    if isinstance(place, InFolder):
+        pytest.skip("the lock of a folder keeps a second one out")
+    one, other = opened(place), opened(place)
+    run(place, other, 2)
+    one.take_over()
+    run(place, one, 3)
+    with pytest.raises((Fenced, Unsettled)):
+        run(place, other, 4)
+    assert len(place.topic(Topic.LEDGER)) == 3
 
 
 def test_looking_at_a_ledger_fences_nobody(place: Place) -> None:
