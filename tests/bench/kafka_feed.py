@@ -23,28 +23,40 @@ from tests.bench.traffic import KINDS, Traffic
 
 SPAWN = multiprocessing.get_context("spawn")
 WAKE_S = 0.005
+BLOCK = 512
+"""Events that are drawn at once."""
 ID_AT, ID_END = len('{"event_id":"'), len('{"event_id":"') + 36
 
 
 class LiveTraffic(Traffic):
-    """Traffic of now: one event at a time, stamped with the time at which it is sent."""
+    """Traffic of now, event by event: what the producer costs is taken from the worker on a small machine."""
 
-    def events(self, n: int, at_ms: int) -> list[tuple[bytes, int, str]]:
-        """(key, partition, text with 36 characters left for the id) of `n` events at `at_ms`."""
-        rng = self._rng
+    def __init__(self, seed: int, **named: Any) -> None:
+        super().__init__(seed, **named)
+        self._drawn: list[tuple[int, str, int, int]] = []
+        self._touched = np.empty(0, np.int64)
+
+    def event(self, at: str) -> tuple[bytes, int, str]:
+        """(key, partition, text with 36 characters left for the id) of an event at a time."""
+        if not self._drawn:
+            self._draw(BLOCK)
+        visit, kind, item, draw = self._drawn.pop()
+        key = (self._user[visit][11:-2] or self._session[visit]).encode()
+        return key, zlib.crc32(key) % self._n_partitions, self._event(kind, visit, item, draw, at)
+
+    def _draw(self, n: int) -> None:
+        """Who does what in the next `n` events; after the last ones some visits ended, and others saw a slate."""
+        rng, before = self._rng, self._touched
         self._n_ticks += 1
-        visits = rng.integers(0, len(self._user), n)
-        kinds = rng.choice(len(KINDS), n, p=np.array(list(KINDS.values()))).tolist()
+        if len(before):
+            self._publish(np.unique(before))
+            self._open(before[rng.random(len(before)) < 1 / self.mean_visit].tolist())
+        self._touched = visits = rng.integers(0, len(self._user), n)
+        names = list(KINDS)
+        kinds = [names[kind] for kind in rng.choice(len(KINDS), n, p=np.array(list(KINDS.values()))).tolist()]
         items = (rng.random(n) ** 3 * len(self.item_ids)).astype(np.int64).tolist()
         draws = rng.integers(0, 1 << 40, n).tolist()
-        at = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        names, out = list(KINDS), []
-        for visit, kind, item, draw in zip(visits.tolist(), kinds, items, draws, strict=True):
-            key = (self._user[visit][11:-2] or self._session[visit]).encode()
-            out.append((key, zlib.crc32(key) % self._n_partitions, self._event(names[kind], visit, item, draw, at)))
-        self._publish(np.unique(visits))
-        self._open(visits[rng.random(n) < 1 / self.mean_visit].tolist())
-        return out
+        self._drawn = list(zip(visits.tolist(), kinds, items, draws, strict=True))
 
 
 class Feed:
@@ -89,7 +101,9 @@ def _send(bootstrap: str, rate: float, named: dict[str, Any], stop: Any, sent: A
     while not stop.is_set():
         due = int((time.monotonic() - began_s) * rate) - n
         if due > 0:
-            for key, partition, text in traffic.events(due, time.time_ns() // 1_000_000):
+            now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+            for _ in range(due):
+                key, partition, text = traffic.event(now)
                 n += 1
                 value = f"{text[:ID_AT]}{time.time_ns():020d}-{n:015d}{text[ID_END:]}"
                 producer.send("events", value.encode(), key=key, partition=partition)
