@@ -83,6 +83,17 @@ def home(folder: Path) -> Path:
     return folder
 
 
+def test_a_cluster_id_that_looks_like_an_option_is_drawn_again(tmp_path: Path) -> None:
+    script = home(tmp_path / "mine") / "bin" / "kafka"
+    script.write_text(
+        "#!/bin/sh\necho $1 >> $2/calls; [ $(wc -l < $2/calls) -gt 1 ] || "
+        '{ echo "error: argument --cluster-id/-t: expected one argument" >&2; exit 2; }\n'
+    )
+    script.chmod(0o755)
+    origins.Scripts(tmp_path / "mine").start(origins.Launch(tmp_path, 1, tmp_path / "properties"))
+    assert (tmp_path / "calls").read_text().split() == ["start", "start"]
+
+
 def docker(folder: Path, status: int) -> Path:
     folder.mkdir()
     (folder / "docker").write_text(f"#!/bin/sh\nexit {status}\n")
