@@ -15,6 +15,7 @@ from kafka.errors import KafkaTimeoutError
 from tests.integration import origins
 from tests.integration.broker import Broker, free_port
 
+pytestmark = pytest.mark.slow
 WAIT_S = 20.0
 DYING = """
 import os, pathlib, signal, sys
