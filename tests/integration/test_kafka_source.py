@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import NewPartitions
 
@@ -222,52 +222,51 @@ def test_compressed_records_are_read(feed: Feed, compression: str | None) -> Non
 # ---- late and ahead
 
 
-def test_a_partition_waits_for_one_whose_records_are_under_way_within_a_minute_of_record_time(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kafka_source, "PATIENCE_S", 3600.0)
-    ahead, late = (Topic.EVENTS, 0), (Topic.EVENTS, 1)
+AHEAD, LATE = (Topic.EVENTS, 0), (Topic.EVENTS, 1)
+
+
+@contextmanager
+def under_way(feed: Feed, *seconds: int) -> Iterator[tuple[KafkaSource, KafkaProducer]]:
+    """A source that has taken what is to be had of LATE, where an open transaction holds a record of 50 s; AHEAD holds
+    records of these seconds. The producer can end the transaction."""
     feed.create(2)
     feed.put(feed.sending(b"l", partition=1))
-    seconds = (0, 30, 60, 61, 100, 200)
-    feed.put(*(feed.sending(b"a", at_ms=START_MS + 1000 * s) for s in seconds))
-
-    def ready(source: KafkaSource) -> list[int]:
-        return [(r.timestamp_ms - START_MS) // 1000 for r in source.poll(ahead, 100)]
-
     with feed.source() as source, closing(Writer(feed.access, feed.name)) as writer:
-        taken(source, 1, late)
+        taken(source, 1, LATE)
         writer.begin_epoch()
         writer._producer.begin_transaction()
         writer._send(feed.sending(b"open", partition=1, at_ms=START_MS + 50_000))
         writer._producer.flush()
-        # Until it is told to wait for the other it is not: that must be known first.
-        until(lambda: source.poll(late, 1) == [] and source.behind(late), "the open record is known of")
-        got: list[int] = []
-        until(lambda: got.extend(ready(source)) or len(got) >= 3, "what may be handed out")
-        assert (got, ready(source)) == ([0, 30, 60], [])
+        until(lambda: not source.poll(LATE, 1) and source.behind(LATE), "the open record is known of")
+        feed.put(*(feed.sending(b"a", at_ms=START_MS + 1000 * s) for s in seconds))
+        yield source, writer._producer
+
+
+def seconds_of(records: Sequence[Record]) -> list[int]:
+    return [(r.timestamp_ms - START_MS) // 1000 for r in records]
+
+
+def test_a_partition_waits_for_one_whose_records_are_under_way_within_a_minute_of_record_time(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "PATIENCE_S", 3600.0)
+    with under_way(feed, 0, 30, 60, 61, 100, 200) as (source, producer):
+        assert seconds_of(taken(source, 3, AHEAD)) == [0, 30, 60]
+        until(lambda: source._buffers.held[AHEAD] or source._buffers.pump(50) < 0, "the others are there")
+        assert source.poll(AHEAD, 100) == []
         assert source._n_ready() == 0, "nobody waits for records that may not be handed out"
-        writer._producer.commit_transaction()
-        taken(source, 1, late)
-        stepped_over(source, late)
-        assert ready(source) == [61, 100, 200]
+        producer.commit_transaction()
+        taken(source, 1, LATE)
+        stepped_over(source, LATE)
+        assert seconds_of(taken(source, 3, AHEAD)) == [61, 100, 200]
 
 
 def test_a_partition_that_stays_away_is_waited_for_no_longer_than_patience(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_source, "PATIENCE_S", 0.05)
-    ahead, late = (Topic.EVENTS, 0), (Topic.EVENTS, 1)
-    feed.create(2)
-    feed.put(feed.sending(b"l", partition=1))
-    feed.put(*(feed.sending(b"a", at_ms=START_MS + 1000 * s) for s in (0, 200)))
-    with feed.source() as source, closing(Writer(feed.access, feed.name)) as writer:
-        taken(source, 1, late)
-        writer.begin_epoch()
-        writer._producer.begin_transaction()
-        writer._send(feed.sending(b"open", partition=1))
-        writer._producer.flush()
-        assert len(taken(source, 2, ahead)) == 2
+    with under_way(feed, 0, 200) as (source, _):
+        assert seconds_of(taken(source, 2, AHEAD)) == [0, 200]
 
 
 def test_no_more_is_read_ahead_of_a_partition_than_its_buffer_takes(feed: Feed) -> None:
