@@ -108,7 +108,8 @@ class Supervisor:
         self._session = secrets.token_hex(8)
         self._ledger_offset: int | None = None
         """Behind it no claim but our own may stand; None before we claimed."""
-        self._failures: Counter[int] = Counter()
+        self._failures: Counter[tuple[str, int, int] | None] = Counter()
+        """Failures by where the failed tick began to read; a claim between them gives it another number."""
         self._connected = self._fenced = False
         self._back_off_ms = BACK_OFF_MS[0]
 
@@ -168,7 +169,8 @@ class Supervisor:
         return session.turn_until(self._stopped, self._settled)
 
     def _settled(self) -> None:
-        """A tick was committed: all is well again."""
+        """A tick was committed: all is well again, but for input that is still to come."""
+        del self._failures[None]
         self._back_off_ms = BACK_OFF_MS[0]
 
     def _look_for_rivals(self, session: _Session) -> None:
@@ -201,11 +203,11 @@ class Supervisor:
             self._ledger_offset = session.ledger_offset
         self._fenced = isinstance(error, Unsettled) and error.fenced
         if counts:
-            number = session.number
-            self._failures[number] += 1
-            if self._failures[number] >= TRIES:
+            begins = session.begins()
+            self._failures.update(begins)
+            if max(self._failures[at] for at in begins) >= TRIES:
                 raise JobFailed(
-                    f"tick {number} failed {TRIES} times, the last time with: {_words(error)}; it reads "
+                    f"tick {session.number} failed {TRIES} times, the last time with: {_words(error)}; it reads "
                     f"{session.ranges()}"
                 ) from error
         self._wait(error)
@@ -287,6 +289,11 @@ class _Session:
     def number(self) -> int:
         """The tick that comes next, or is in the making."""
         return self.loop.pipeline.positions.number + 1
+
+    def begins(self) -> list[tuple[str, int, int] | None]:
+        """Where the tick in the making begins to read: topic, partition, offset; a None when it reads nothing."""
+        ranges = () if self.loop.current is None else self.loop.current.ranges
+        return [(r.topic, r.partition, r.first) for r in ranges] or [None]
 
     def ranges(self) -> str:
         """What the tick in the making reads."""

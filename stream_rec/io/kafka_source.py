@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 
-from stream_rec.errors import JobFailed
+from stream_rec.errors import InputGone, JobFailed
 from stream_rec.events import Record
-from stream_rec.io.kafka import Access
+from stream_rec.io.kafka import Access, Admin
 from stream_rec.io.kafka_beat import KafkaBeat
 from stream_rec.io.kafka_buffers import KafkaBuffers
 from stream_rec.io.kafka_input import KafkaInput
@@ -37,6 +38,7 @@ class KafkaSource(KafkaInput):
     def __init__(self, access: Access, topics: InputTopics, beat: KafkaBeat | None = None) -> None:
         super().__init__(access, topics, ahead_records=BUFFERED_RECORDS)
         self._beat = beat
+        self._began_ids = dict(topics.ids)
         self._handed_ms: dict[TopicPartition, int] = {}
         self._empty_since_s: dict[TopicPartition, float] = {}
 
@@ -63,7 +65,7 @@ class KafkaSource(KafkaInput):
         self._heed()
         held = self._buffers.held[partition]
         if len(held) < max_records:
-            self._buffers.pump(0)
+            self._pump(0)
         if not held:
             return []
         limit_ms = self._limit_ms(partition)
@@ -79,7 +81,7 @@ class KafkaSource(KafkaInput):
         """Return when `n_enough` records are there that may be handed out, at the latest after `duration_ms`."""
         until_s = time.monotonic() + duration_ms / 1000
         while self._n_ready() < n_enough and (left_s := until_s - time.monotonic()) > 0:
-            self._buffers.pump(max(1, round(left_s * 1000)))
+            self._pump(max(1, round(left_s * 1000)))
 
     def _n_ready(self) -> int:
         """Records of the buffers, without those of partitions that must wait for others."""
@@ -108,6 +110,16 @@ class KafkaSource(KafkaInput):
     def beyond(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """These positions; where nothing but transaction markers lies in front of one, the offset behind them."""
         return {p: self._buffers.beyond(p, at) for p, at in positions.items()}
+
+    def _pump(self, timeout_ms: int) -> int:
+        try:
+            return self._buffers.pump(timeout_ms)
+        except InputGone:
+            # An offset is also out of range in a topic that was made anew, which is another thing to mend.
+            with closing(Admin(self._access)) as admin:
+                self._topics.refresh(admin)
+            self.same_topics(self._began_ids, list(self._buffers.next))
+            raise
 
     def _heed(self) -> None:
         """Act on what was seen from beside the loop."""
