@@ -22,13 +22,18 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 HERE = Path(__file__).resolve().parent
+QUICK = ("test_take_over.py", "test_kafka_publisher.py", "test_kafka_source.py")
+"""Of the tests on a real broker those that the fast suite runs beside the contracts; .ci/run runs all."""
 ON_A_BROKER = (HERE / "integration", HERE / "storm")
 NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.is_relative_to(HERE / "integration") and item.path.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
         if any(item.path.is_relative_to(folder) for folder in ON_A_BROKER) or item.get_closest_marker("kafka"):
             item.add_marker(pytest.mark.kafka)
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
