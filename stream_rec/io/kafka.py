@@ -61,6 +61,8 @@ _WHY = {
     kafka_errors.MessageSizeTooLargeError: "a record is larger than its topic takes; raise its max.message.bytes",
     kafka_errors.InvalidReplicationFactorError: "there are fewer brokers than copies asked for; give --replication 1",
 }
+PATIENCE_S = 30.0
+"""Plain sending waits no longer for brokers that are away."""
 _FENCED = (
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
@@ -293,13 +295,13 @@ class Writer:
             return self._send(record)
 
     def settle(self, futures: Iterable[Any]) -> int:
-        """Wait until sent records are there; returns how many.
+        """Wait until sent records are there, at most PATIENCE_S; returns how many.
 
         Raises:
             Unreachable, JobFailed: one was not taken.
         """
         with self._access.speaking("publishing"):
-            self._producer.flush()
+            self._producer.flush(PATIENCE_S)
             return sum(future.get(0) is not None for future in futures)
 
     def _send(self, record: Sending) -> Any:
