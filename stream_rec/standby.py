@@ -14,6 +14,8 @@ from stream_rec.errors import Fenced
 from stream_rec.stream.ledger import decode
 
 LOOK_EVERY_MS = 250
+CLOCKS_APART_MS = 60_000
+"""How far the clocks of two machines may differ; a holder that wrote within so much of its silence is watched."""
 
 
 class Entry(Protocol):
@@ -46,7 +48,8 @@ def await_turn(
         newest: looks at the entry written last.
         own: our name.
         silence_ms: how long another one must be silent.
-        clock: ours; its difference to the log's does not matter, since a young entry is watched for `silence_ms`.
+        clock: ours; it may differ from the log's by `CLOCKS_APART_MS`, since a younger entry is watched for
+            `silence_ms`.
         stopped: whether to give up.
 
     Raises:
@@ -56,7 +59,7 @@ def await_turn(
     if first is None:
         return
     holder = decode(first.raw, first.offset).get("learner")
-    if holder == own or clock.now_ms() - first.written_at_ms >= silence_ms:
+    if holder == own or clock.now_ms() - first.written_at_ms >= silence_ms + CLOCKS_APART_MS:
         return
     for _ in range(0, silence_ms, LOOK_EVERY_MS):
         if stopped():
