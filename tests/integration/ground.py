@@ -217,9 +217,11 @@ class Ground:
         self._closing.append(made.stop)
         return made
 
-    def process(self, *words: str, sets: Sequence[str] = (), out: Path | None = None) -> Process:
-        """A `stream-rec` command in a process of its own."""
-        made = Process(self, words, (*sets, f"run.dir={out or self.run_dir}"))
+    def process(
+        self, *words: str, sets: Sequence[str] = (), out: Path | None = None, given: Mapping[str, str] | None = None
+    ) -> Process:
+        """A `stream-rec` command in a process of its own; `given` goes into its environment."""
+        made = Process(self, words, (*sets, f"run.dir={out or self.run_dir}"), given or {})
         self._closing.append(made.kill)
         return made
 
@@ -266,13 +268,13 @@ class Inside:
 class Process:
     """A `stream-rec` command; its words go to a file."""
 
-    def __init__(self, ground: Ground, words: Sequence[str], sets: Sequence[str]) -> None:
+    def __init__(self, ground: Ground, words: Sequence[str], sets: Sequence[str], given: Mapping[str, str]) -> None:
         self._port = free_port()
         self._log = ground.folder / f"{words[0]}-{self._port}.log"
         options = [w for text in (*ground.sets, *sets, f"health.port={self._port}") for w in ("--set", text)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_REC_")}
         # The lock by name lies in the temporary folder.
-        environment |= {"STREAM_REC_PRIVACY__KEY": KEY, "TMPDIR": str(ground.folder)}
+        environment |= {"STREAM_REC_PRIVACY__KEY": KEY, "TMPDIR": str(ground.folder), **given}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stream_rec.cli", *words, *options], stdout=log, stderr=log, env=environment
