@@ -219,13 +219,14 @@ def pipeline_under(settings: config.Settings, kept: Mapping[str, Any]) -> Pipeli
     """A pipeline under semantic settings that a ledger kept.
 
     Raises:
-        SettingsError: they were those of another privacy key.
+        SettingsError: they were those of another privacy key, which a pipeline keeps for life.
     """
     own = config.semantic(settings)["privacy.key"]
     if kept.get("privacy.key") != own:
         raise SettingsError(
-            f"ticks that must be folded again were made under the privacy key {kept.get('privacy.key')}, and "
-            f"privacy.key is {own}; give the old key until a checkpoint under the new one exists"
+            f"the ledger or state to go on from was made under the privacy key of fingerprint "
+            f"{kept.get('privacy.key')}, and that of privacy.key is {own}: every user would be a stranger, and nobody "
+            "could be forgotten; bring the old key back, or start a new pipeline.name"
         )
     return assemble.pipeline_of(config.with_semantic(settings, kept))
 
