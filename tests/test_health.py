@@ -7,7 +7,8 @@ import logging
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,29 +23,51 @@ from tests.integration.broker import free_port
 Ask = Callable[[str], tuple[int, str, str]]
 
 
-@pytest.fixture
-def told() -> Health:
-    return Health()
+class Newest:
+    """The health of the test that runs, so that one server does for all."""
+
+    told = Health()
+
+    def table(self) -> Mapping[str, Any]:
+        return self.told.table()
+
+    def is_alive(self) -> bool:
+        return self.told.is_alive()
+
+    def is_ready(self) -> bool:
+        return self.told.is_ready()
 
 
-@pytest.fixture
-def ask(told: Health) -> Iterator[Ask]:
-    """Status, content type and body of a page."""
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where the health of the test that runs is served."""
     port = free_port()
-    server = HealthServer(told, "127.0.0.1", port)
-
-    def asked(page: str) -> tuple[int, str, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as answer:
-                return answer.status, answer.headers["Content-Type"], answer.read().decode()
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                return refusal.code, refusal.headers["Content-Type"], refusal.read().decode()
-
-    yield asked
+    server = HealthServer(Newest(), "127.0.0.1", port)
+    yield port
     server.close()
     with pytest.raises(OSError, match="refused"):
-        asked("/healthz")
+        asked(port, "/healthz")
+
+
+@pytest.fixture
+def told() -> Health:
+    Newest.told = Health()
+    return Newest.told
+
+
+@pytest.fixture
+def ask(told: Health, port: int) -> Ask:
+    return lambda page: asked(port, page)
+
+
+def asked(port: int, page: str) -> tuple[int, str, str]:
+    """Status, content type and body of a page."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.headers["Content-Type"], refusal.read().decode()
 
 
 def commit(told: Health, number: int, took_s: float = 0.25, **counts: int) -> None:
@@ -158,12 +181,11 @@ def test_another_page_is_answered_with_those_there_are(ask: Ask) -> None:
     assert ask("/") == (404, "text/plain", "/healthz /readyz /status /metrics\n")
 
 
-def test_a_port_that_is_taken_is_said_and_done_without(told: Health, caplog: pytest.LogCaptureFixture) -> None:
-    port = free_port()
-    first = HealthServer(told, "127.0.0.1", port)
+def test_a_port_that_is_taken_is_said_and_done_without(
+    told: Health, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         HealthServer(told, "127.0.0.1", port).close()
-    first.close()
     assert f"health is not served: 127.0.0.1:{port} is not free" in caplog.text
     assert "set health.port" in caplog.text
 
