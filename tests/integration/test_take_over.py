@@ -13,6 +13,7 @@ from stream_rec.io import kafka_publisher
 from stream_rec.io.kafka import Access, Admin, Sending, Writer
 from stream_rec.io.kafka_publisher import KafkaPublisher
 from tests.integration.broker import Broker
+from tests.integration.ground import until
 
 TOPICS = (Topic.SLATES, Topic.DEAD_LETTERS, Topic.LEDGER)
 
@@ -64,4 +65,4 @@ def test_a_transaction_that_its_brokers_end_in_time_is_waited_for(
     leave_open(access, made[Topic.DEAD_LETTERS], timeout_ms=1_000).close(force=True)
     publisher.take_over()
     publisher.commit([Output(Topic.DEAD_LETTERS, b"d", b"{}")], b"entry")
-    assert [raw for _, raw in publisher.read_ledger()] == [b"entry"]
+    until(lambda: [raw for _, raw in publisher.read_ledger()] == [b"entry"], "the entry is there alone")
