@@ -114,7 +114,7 @@ class _Detector:
     def __init__(self, name: str) -> None:
         self._is_adwin = name == "adwin"
         self._detector: Any = (
-            ADWIN(delta=ADWIN_DELTA)
+            ADWIN(delta=ADWIN_DELTA)  # type: ignore[no-untyped-call]
             if self._is_adwin
             # Forgetting would end the pull back to zero that keeps a stationary figure below the threshold.
             else PageHinkley(min_instances=SCALED_BY, delta=PH_TOLERANCE, threshold=PH_THRESHOLD, alpha=1.0)
