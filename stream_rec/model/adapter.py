@@ -76,8 +76,7 @@ class AdapterTrainer(Component):
         """Unit vectors [n, dim] of texts under the adapter, and the parameters that gradients go into."""
         device = self.encoder.plan.device
         parameters = {
-            name: torch.from_numpy(part.copy()).to(device).requires_grad_()
-            for name, part in self._parts(self.value).items()
+            name: torch.tensor(part, device=device).requires_grad_() for name, part in self._parts(self.value).items()
         }
         return self.encoder.forward(texts, parameters, self._dropout()), parameters
 

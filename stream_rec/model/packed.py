@@ -86,7 +86,7 @@ def spans(lengths: Ints) -> Iterator[Span]:
 
 
 class PackedLayer:
-    """One frozen layer. It shares the memory of `source`, except for the joined projections.
+    """One frozen layer. Weights are copied: those of a mapped file may lie at any address, which products can tell.
 
     Args:
         source: a layer of Hugging Face's BertModel or a kin.
@@ -101,7 +101,7 @@ class PackedLayer:
         self.joined = torch.cat([part.weight.detach() for part in parts]).to(dtype)
         self._joined_bias = torch.cat([part.bias.detach() for part in parts]).to(dtype)
         self._attended, self._wide, self._narrow = (
-            (part.weight.detach().to(dtype), part.bias.detach().to(dtype))
+            (part.weight.detach().to(dtype, copy=True), part.bias.detach().to(dtype, copy=True))
             for part in (out.dense, source.intermediate.dense, source.output.dense)
         )
         self._norms = [
