@@ -14,7 +14,7 @@ from stream_rec.simulate import Shop, ShopPlan
 Event = dict[str, Any]
 Spoil = Callable[[Event], Event | None]
 
-PLAN = ShopPlan(days=11.0, n_users=400, n_items=400, visits_per_day=1_200.0, outage_day=100.0)
+PLAN = ShopPlan(days=9.4, n_users=400, n_items=400, visits_per_day=1_200.0, outage_day=100.0)
 START_MS = PLAN.start_ms
 TICK_EVENTS = 100
 JOINED_WITHIN_MS = 7 * DAY_MS

@@ -7,6 +7,7 @@ import gzip
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from stream_rec.component import digest
 from stream_rec.learn.brake import DAY_MS, HOUR_MS, Brake, BrakeLimits, Braking, Counts
 from stream_rec.learn.usual import interval, usual_range
-from stream_rec.simulate import BY_HOUR, ShopPlan
+from stream_rec.simulate import BY_HOUR
 from stream_rec.stream.sampling import hash_one
 from tests.learn import shop_counts
 from tests.learn.shop_counts import LOOKS, START_MS, Event
@@ -140,10 +141,11 @@ def test_a_spoilt_shop_brakes_and_says_why(spoil: shop_counts.Spoil, figure: str
 
 
 def test_failing_payments_brake_as_purchases_vanish_and_let_go_afterwards() -> None:
-    plan = ShopPlan(days=11.0, n_users=400, n_items=400, visits_per_day=1_200.0, outage_day=8.3, outage_hours=24.0)
+    plan = replace(shop_counts.PLAN, days=8.0, outage_day=5.3, outage_hours=24.0)
+    fails_ms = START_MS + int(5.3 * DAY_MS)
     found = list(states(shop_counts.ticks(plan=plan)))
     braked = [at_ms for at_ms, state in found if state.braking]
-    assert SPOILT_FROM_MS < braked[0] < SPOILT_FROM_MS + 24 * HOUR_MS
+    assert fails_ms < braked[0] < fails_ms + 24 * HOUR_MS
     assert not found[-1][1].braking
 
 

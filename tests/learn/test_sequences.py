@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -13,6 +14,7 @@ N_SEEDS = 400
 LOOKS = range(50, 5_001, 50)
 
 
+@cache
 def looks(seed: int, *, n_users: int, like: float = 0.05) -> list[Sample]:
     """What 100 looks at an equal challenger see."""
     visits = draw(seed, LOOKS[-1], n_users=n_users, like=like)
