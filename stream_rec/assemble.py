@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
@@ -22,7 +22,7 @@ from stream_rec.io.memory import MemorySource
 from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.run_folder import committed_records, file_of, lines_of
 from stream_rec.learn.learner import Learner, LearnSettings
-from stream_rec.pipeline import Pipeline
+from stream_rec.pipeline import Pipeline, Quotas
 from stream_rec.ports import Ports
 from stream_rec.slates import SlateRules, SlateStage
 from stream_rec.stream.accounting import Accounting
@@ -37,6 +37,10 @@ from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
+
+if TYPE_CHECKING:
+    from stream_rec.model.encoder import Encoder
+    from stream_rec.model.two_tower import TwoTower
 
 import_dataset = datasets.import_dataset
 text_digest = lines.text_digest
@@ -70,9 +74,12 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
         intake_of(settings, facts, key),
         learner,
         SlateStage(facts, learner, rules),
-        n_slots=settings.slate.n_slots,
-        report_every_ms=settings.report.interval_ms,
-        train_steps=settings.learn.steps_per_tick,
+        Quotas(
+            n_slots=settings.slate.n_slots,
+            report_every_ms=settings.report.interval_ms,
+            train_steps=settings.learn.steps_per_tick,
+            embed_texts=settings.model.embed_texts_per_tick,
+        ),
     )
 
 
@@ -137,8 +144,56 @@ def learner_of(settings: config.Settings) -> Learner:
             rate=learn.learning_rate,
             examination_exponent=learn.examination_exponent,
             cut_examples=learn.light_cut_examples,
-        )
+        ),
+        tower_of(settings),
     )
+
+
+def tower_of(settings: config.Settings) -> TwoTower | None:
+    """The text tower before anything was learned; None without an encoder.
+
+    Raises:
+        SettingsError: the encoder cannot be had.
+    """
+    if settings.model.encoder in ("none", config.AUTO):
+        return None
+    # torch takes seconds to import, and most commands need none of it.
+    from stream_rec.model.tower_learning import Rates
+    from stream_rec.model.two_tower import TowerPlan, TwoTower
+
+    rates = Rates(
+        maps=settings.model.map_rate,
+        scalars=settings.model.scalar_rate,
+        residual=settings.model.residual_rate,
+        bias=settings.model.bias_rate,
+        clip=settings.model.clip,
+        decay=settings.model.weight_decay,
+        warm_up=settings.model.warm_up_steps,
+    )
+    plan = TowerPlan(
+        rates,
+        settings.model.tower_steps,
+        text=settings.model.use_text,
+        ids=settings.model.use_ids,
+        min_examples=settings.model.min_examples,
+        seed=settings.run.seed,
+    )
+    return TwoTower(encoder_of(settings), plan)
+
+
+def encoder_of(settings: config.Settings) -> Encoder:
+    """The frozen text encoder.
+
+    Raises:
+        SettingsError: it cannot be had.
+    """
+    from stream_rec.io import encoders
+    from stream_rec.model.encoder import Encoder
+
+    found = encoders.find(settings.model.encoder)
+    return Encoder(
+        found.folder, revision=found.revision, max_tokens=settings.model.max_tokens, seed=settings.run.seed
+    )  # fmt: skip
 
 
 # ---- the outside

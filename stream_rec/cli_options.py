@@ -86,6 +86,13 @@ def settings_from(
     return config.load(config_file, sets or (), os.environ, given)
 
 
+def running(settings: config.Settings) -> config.Settings:
+    """The settings of a command that learns, with the warning that belongs to them on stderr."""
+    if warning := config.encoder_warning(settings):
+        _say(f"warning: {warning}")
+    return settings
+
+
 def log_to_stderr() -> None:
     """Say what a long-running command does, a line each, with the time."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -59,7 +59,7 @@ def demo(
     settings = demo_settings(config_file, sets, out, seed=seed)
     from stream_rec.demo_run import run_demo
 
-    run_demo(settings, Console())
+    run_demo(cli_options.running(settings), Console())
 
 
 def demo_settings(
@@ -182,7 +182,7 @@ def replay(
     for path in filter(None, (events, items)):
         if not path.is_file():
             raise SettingsError(f"there is no file {path}; `stream-rec import` makes one from a dataset")
-    settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
+    settings = cli_options.running(cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)}))
     config.privacy_key(settings)
     since_ms, until_ms = cli_options.time_ms(since, "--since"), cli_options.time_ms(until, "--until")
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
@@ -243,7 +243,7 @@ def worker(
 
     Example: stream-rec worker --start earliest --set kafka.bootstrap_servers=broker:9092
     """
-    settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
+    settings = cli_options.running(cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)}))
     config.privacy_key(settings)
     where = start if start in (None, "earliest", "latest") else cli_options.time_ms(start, "--start")
     if init_from is not None and not init_from.is_dir():

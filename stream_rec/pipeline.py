@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +20,6 @@ from stream_rec.events import MISSING, Output, Record, Topic
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import Catalogue
-from stream_rec.learn.versions import tensors_of
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
 from stream_rec.stream.forgetting import forget_users
@@ -30,6 +30,8 @@ from stream_rec.stream.users import Users, words_of
 from stream_rec.stream.watermark import BEFORE_TIME
 
 Array = np.ndarray[Any, np.dtype[Any]]
+UNHURRIED = 1 << 20
+"""Before the first event nobody waits."""
 
 
 class Report(Component):
@@ -50,6 +52,20 @@ class Report(Component):
         """Those of them whose weights are stored: they wait for `unfreeze` only."""
 
 
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Sizes of a tick's work."""
+
+    n_slots: int = 20
+    """Width of a slate."""
+    report_every_ms: int = 3_600_000
+    """Event time between two metrics lines."""
+    train_steps: int = 8
+    """Micro-batches a tick at most."""
+    embed_texts: int = 64
+    """Item texts embedded a tick at most, once events have come."""
+
+
 class Pipeline:
     """One deterministic fold.
 
@@ -57,23 +73,12 @@ class Pipeline:
         intake: folds records into facts.
         learner: learns and scores.
         slates: decides what is published.
-        n_slots: width of a slate.
-        report_every_ms: event time between two metrics lines.
-        train_steps: micro-batches a tick at most.
+        quotas: how much of everything a tick takes.
     """
 
-    def __init__(
-        self,
-        intake: Intake,
-        learner: Learner,
-        slates: SlateStage,
-        *,
-        n_slots: int = 20,
-        report_every_ms: int = 3_600_000,
-        train_steps: int = 8,
-    ) -> None:
+    def __init__(self, intake: Intake, learner: Learner, slates: SlateStage, quotas: Quotas | None = None) -> None:
+        self.quotas = quotas or Quotas()
         self._intake, self.learner, self._slates = intake, learner, slates
-        self._n_slots, self._report_every_ms, self._train_steps = n_slots, report_every_ms, train_steps
         self.facts = intake.facts
         self.positions = Positions()
         self._report = Report()
@@ -111,7 +116,7 @@ class Pipeline:
         """Candidates whose weights must still become durable."""
         versions = self.learner.versions
         return {
-            version: tensors_of(versions.champion if version == versions.champion_version else versions.challenger)
+            version: versions.tensors("champion" if version == versions.champion_version else "challenger")
             for version in self._report.waiting
             if version not in self._report.stored
         }
@@ -140,11 +145,13 @@ class Pipeline:
         batch = self._batch(tick, taken)
         learner = self.learner
         learner.forget_items(np.array(taken.evicted_items, np.int32))
+        quota = self.quotas.embed_texts if self._report.begun else UNHURRIED
+        learner.tell(items.take_retold(), items.n, items.text, quota=quota)
         catalogue = self._catalogue_before(servable_before, taken)
         learner.test(batch, self.facts.histories, catalogue)
         learner.absorb(batch, self.facts.histories, catalogue)
         learner.mature(batch.watermark_ms)
-        learner.train(self._train_steps)
+        learner.train(self.quotas.train_steps)
         outputs = [*taken.dead_letters, *self._controls(tick, taken)]
         weights = {} if self._report.frozen else self._cut()
         notices = self._promote(tick)
@@ -173,7 +180,7 @@ class Pipeline:
         lines, users = taken.lines, self.facts.users
         at = np.flatnonzero(lines.positive)
         opened = np.flatnonzero(lines.opens)
-        served = np.full((len(opened), self._n_slots), MISSING, np.int32)
+        served = np.full((len(opened), self.quotas.n_slots), MISSING, np.int32)
         for row, slate in zip(served, taken.served, strict=True):
             if slate is not None:
                 row[: len(slate)] = slate
@@ -230,7 +237,7 @@ class Pipeline:
         """The notice of the version that serves before anything was learned, in the tick of the first event."""
         self._report.begun, self._report.last_at_ms = True, tick.cut_at_ms
         versions = self.learner.versions
-        version, tensors = versions.champion_version, tensors_of(versions.champion)
+        version, tensors = versions.champion_version, versions.tensors("champion")
         weights[version] = tensors
         self._report.waiting[version] = _stored(tensors)
         return [_notice(tick, version, "initial", self._report.waiting[version]), _pointer(tick, version)]
@@ -321,7 +328,7 @@ class Pipeline:
             report.counts[name] = report.counts.get(name, 0) + n
         if not report.begun and not tick.drain:
             return []
-        if not tick.drain and tick.cut_at_ms - report.last_at_ms < self._report_every_ms:
+        if not tick.drain and tick.cut_at_ms - report.last_at_ms < self.quotas.report_every_ms:
             return []
         line = {
             "tick": tick.number,

@@ -20,7 +20,7 @@ MAX_ROWS = 2**31 - 1
 """Rows are numbered by int32 columns."""
 
 
-def _split(value: object) -> object:
+def split(value: object) -> object:
     """Take a list from text: words between commas."""
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
@@ -37,16 +37,14 @@ def _no_path(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _unique(words: tuple[str, ...]) -> tuple[str, ...]:
+def unique(words: tuple[str, ...]) -> tuple[str, ...]:
     """One order and no repeats, so that equal sets are equal settings."""
     return tuple(sorted(set(words)))
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_name)]
 PathSetting = Annotated[Path | None, BeforeValidator(_no_path)]
-Positive = Literal["click", "view_item", "add_to_cart", "add_to_wishlist", "share", "review", "purchase"]
-Words = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_unique)]
-Positives = Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(_split), AfterValidator(_unique)]
+Words = Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(unique)]
 
 
 def semantic(default: Any, description: str, **bounds: Any) -> Any:
@@ -278,47 +276,6 @@ class Quality(Section):
     )  # fmt: skip
 
 
-class Learn(Section):
-    """How the ranker learns."""
-
-    positives: Positives = semantic(
-        ("add_to_cart", "click", "purchase", "review", "view_item"),
-        "Event types that say a user liked an item; words between commas.",
-    )
-    min_rating: float = semantic(4.0, "Rating from which a review is positive.", ge=0, le=100)
-    sample_one_in: int = semantic(
-        4, "One visit in so many is scored for the metrics. 1: all, exact and slower.", ge=1, le=10_000
-    )
-    light_cut_examples: int = semantic(
-        10_000, "Examples between two challengers. Fewer: fresher and noisier versions.", ge=100, le=100_000_000
-    )
-    micro_batch: int = semantic(16, "Examples of one training step.", ge=1, le=65_536)
-    steps_per_tick: int = semantic(
-        8, "Training steps a tick may take. Fewer: steadier latency, a longer queue.", ge=0, le=10_000
-    )
-    learning_rate: float = semantic(0.02, "Step size of the ranker's weights.", gt=0, le=10)
-    max_visit_examples: int = semantic(
-        128, "Visit examples a tick; more are thinned by hash. More: learns more of a burst, slower.", ge=1, le=65_536
-    )
-    max_next_examples: int = semantic(
-        64, "Next-item examples a tick, scored and learned; more are thinned by hash.", ge=0, le=65_536
-    )
-    max_pending_visits: int = semantic(
-        20_000, "Open visits that wait to be scored; beyond it the oldest are evicted and counted.", ge=1, le=10_000_000
-    )
-    history_rows: int = semantic(256, "Newest positives of a user that features see.", ge=1, le=1_024)
-    recent_capacity: int = semantic(
-        1_000_000, "Positives held for the popularity of the last seven days.", ge=1, le=MAX_ROWS
-    )
-    examination_exponent: float = semantic(
-        1.0, "How fast attention falls with position: 1 / (position + 1) ** exponent. 0: it does not.", ge=0, le=4
-    )
-    exact_items: int = semantic(
-        5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
-    )
-    neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
-
-
 class Slate(Section):
     """What is published."""
 
@@ -332,20 +289,6 @@ class Slate(Section):
     star_every_ms: int = semantic(
         HOUR_MS, "Event time in ms between two slates for users never seen.", ge=SECOND_MS, le=DAY_MS
     )
-
-
-class Explore(Section):
-    """How slots are filled."""
-
-    policy: Literal["greedy"] = semantic(
-        "greedy", "The policy; `greedy` shows the best and marks each slot deterministic."
-    )
-
-
-class Model(Section):
-    """Which model is learned."""
-
-    encoder: Literal["none"] = semantic("none", "The text encoder; `none` ranks on statistics alone.")
 
 
 class Privacy(Section):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stream_rec import config
 from tests.integration.broker import Broker, find
 from tests.integration.origins import Origin
 from tests.integration.proxy import Proxy
@@ -27,6 +28,9 @@ QUICK = ("test_take_over.py", "test_kafka_publisher.py", "test_kafka_source.py")
 ON_A_BROKER = (HERE / "integration", HERE / "storm")
 NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
 _numbers = itertools.count(1)
+os.environ.setdefault("STREAM_REC_MODEL__ENCODER", "none")
+"""Commands that tests start rank on statistics alone, unless a test is about the encoder."""
+config.installed_encoder = lambda: "none"
 
 
 @pytest.hookimpl(tryfirst=True)

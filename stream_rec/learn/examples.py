@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from stream_rec.events import MISSING
 from stream_rec.learn.batch import HistoryReader, Positives, Retractions
+from stream_rec.model.features import NEAR_DECAY, RECENT
 from stream_rec.stream.sampling import hash64
 
 Rows = npt.NDArray[np.int32]
@@ -40,6 +41,11 @@ class Takes:
     pair_a: Rows
     pair_b: Rows
     """Pairs of a fresh item with each item of its visit before it, [pairs]; none beyond a visit's first 30 items."""
+    near_a: Rows
+    near_b: Rows
+    """Pairs of a fresh item with what the user took last, in whichever visit, [near]."""
+    near_weight: Floats
+    """NEAR_DECAY to the number of items in between, [near]."""
 
 
 def first_takes(positives: Positives, histories: HistoryReader, born: Ints | None) -> Takes:
@@ -51,7 +57,13 @@ def first_takes(positives: Positives, histories: HistoryReader, born: Ints | Non
     owner, partner = _cells(here & fresh[:, None], past.item)
     n_inside = np.bincount(owner, minlength=len(fresh))
     small = n_inside[owner] < PAIRED_ITEMS
-    return Takes(fresh, here.any(axis=1), n_inside, positives.item[owner[small]], partner[small])
+    pair_a, pair_b = positives.item[owner[small]], partner[small]
+    last = past.item[:, :RECENT]
+    row, place = np.nonzero((last >= 0) & (last != positives.item[:, None]) & fresh[:, None])
+    weight = (NEAR_DECAY ** np.arange(RECENT)).astype(np.float32)[place]
+    return Takes(
+        fresh, here.any(axis=1), n_inside, pair_a, pair_b, positives.item[row], last[row, place], weight
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

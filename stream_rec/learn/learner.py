@@ -7,8 +7,9 @@ but the components.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +20,18 @@ from stream_rec.learn import training
 from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.pending import PendingVisits
-from stream_rec.learn.prequential import (
-    GAIN,
-    GROUPS,
-    MODELS,
-    NEXT_ITEM,
-    NEXT_VISIT,
-    K,
-    Prequential,
-    Reach,
-    rank_in,
-)  # fmt: skip
-from stream_rec.learn.scoring import Baselines, Catalogue, Ranked, Scorer, View, all_lists
+from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Prequential, Reach
+from stream_rec.learn.probe import Probe
+from stream_rec.learn.scoring import Catalogue, Ranked, Scorer
 from stream_rec.learn.versions import Cut, Versions
-from stream_rec.model import ranker
 from stream_rec.model.cooccurrence import Cooccurrence
-from stream_rec.model.features import HALF_LIVES_MS, Profiles, Statistics
+from stream_rec.model.features import HALF_LIVES_MS, Statistics
+from stream_rec.model.micro_batch import Examples
 from stream_rec.model.popularity import DecayedPopularity, ItemCounts, RecentPopularity
 from stream_rec.stream.sampling import in_sample
+
+if TYPE_CHECKING:
+    from stream_rec.model.two_tower import TwoTower
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -78,7 +73,7 @@ class _Tick:
     """What `test` found and `absorb` and `train` need."""
 
     takes: Takes
-    batches: list[training.Examples]
+    batches: list[Examples]
 
 
 class Learner:
@@ -86,21 +81,29 @@ class Learner:
 
     Args:
         settings: constructor settings.
+        tower: the text tower; None: the ranker alone.
     """
 
-    def __init__(self, settings: LearnSettings | None = None) -> None:
+    def __init__(self, settings: LearnSettings | None = None, tower: TwoTower | None = None) -> None:
         self.settings = s = settings or LearnSettings()
+        self.tower = tower
         self.counts = ItemCounts(s.item_capacity)
         self.decayed = DecayedPopularity(s.item_capacity, HALF_LIVES_MS)
         self.recent = RecentPopularity(s.item_capacity, s.recent_capacity)
         self.together = Cooccurrence(s.exact_items, s.n_neighbours)
         self.after = Cooccurrence(s.exact_items, s.n_neighbours, directed=True)
+        self.near = Cooccurrence(s.exact_items, s.n_neighbours)
         self.exposures = ItemCounts(s.item_capacity)
-        statistics = Statistics(self.counts, self.decayed, self.recent, self.together, self.after, self.exposures)
-        self.scorer = Scorer(statistics, history_rows=s.history_rows)
+        statistics = Statistics(
+            self.counts, self.decayed, self.recent, self.together, self.after, self.exposures, self.near,
+            tower.neighbours if tower else None,
+        )  # fmt: skip
+        self.scorer = Scorer(statistics, tower, history_rows=s.history_rows)
         self.pending = PendingVisits(s.max_pending_visits, s.visit_gap_ms)
-        self.prequential, self.reach = Prequential(), Reach(s.item_capacity)
-        self.versions = Versions(s.cut_examples, s.seed, s.rate)
+        self.prequential = Prequential(() if tower else TOWER_MODELS)
+        self.reach = Reach(s.item_capacity)
+        self.versions = Versions(s.cut_examples, s.seed, s.rate, tower=tower)
+        self._probe = Probe(self.scorer, self.versions, self.prequential, s.micro_batch)
         self._tick: _Tick | None = None
 
     def components(self) -> dict[str, Component]:
@@ -111,12 +114,19 @@ class Learner:
             "recent_popularity": self.recent,
             "cooccurrence": self.together,
             "taken_after": self.after,
+            "taken_near": self.near,
             "item_exposures": self.exposures,
             "pending_visits": self.pending,
             "prequential": self.prequential,
             "reach": self.reach,
             **self.versions.components(),
+            **(self.tower.components() if self.tower else {}),
         }
+
+    def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
+        """Take what the catalogue says anew of item rows; see `TwoTower.tell`."""
+        if self.tower is not None:
+            self.tower.tell(rows, n_items, text_of, quota=quota)
 
     def step(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> Rows:
         """A whole tick: test, absorb, mature, train. Returns the users whose visits closed, int32."""
@@ -143,8 +153,8 @@ class Learner:
         groups = self._groups(catalogue.n_items)
         self._open(batch.visits, histories, catalogue)
         self._target(batch, takes, groups)
-        batches = self._read(visits, histories, catalogue)
-        batches += self._read(following, histories, catalogue, scored=(batch, groups))
+        batches = self._probe.read(visits, histories, catalogue)
+        batches += self._probe.read(following, histories, catalogue, scored=(p, groups))
         self._tick = _Tick(takes, batches)
 
     def absorb(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
@@ -156,6 +166,7 @@ class Learner:
         self.decayed.add(item, at_ms)
         self.recent.add(item, at_ms)
         self.together.add(takes.pair_a, takes.pair_b, catalogue.n_items)
+        self.near.add(takes.near_a, takes.near_b, catalogue.n_items, weight=takes.near_weight)
         follow = followed(p, takes, histories, catalogue.born)
         self.after.add(follow.before, follow.after, catalogue.n_items, weight=follow.weight)
         self.exposures.add(follow.exposed)
@@ -189,7 +200,7 @@ class Learner:
         """Learn from the tick's examples in at most `max_steps` micro-batches; returns how many were used."""
         assert self._tick is not None, "train comes after test"
         batches, self._tick = self._tick.batches[:max_steps], None
-        n = training.train(self.versions.learner, iter(batches))
+        n = training.train(self.versions, batches, self.tower)
         self.versions.progress.n_steps += n
         return n
 
@@ -214,11 +225,14 @@ class Learner:
                 self.recent,
                 self.together,
                 self.after,
+                self.near,
                 self.exposures,
                 self.pending,
                 self.reach,
             ):
                 part.forget_items(rows)
+            if self.tower is not None:
+                self.tower.forget_items(rows)
 
     def forget_users(self, user_key: Ints) -> None:
         """Take some users' visits out of what is being measured; counts and weights, which name nobody, stay.
@@ -304,19 +318,12 @@ class Learner:
                 histories, visits.before[some], visits.visit[some], now_ms=visits.start_at_ms[some], catalogue=catalogue
             )
             found[some] = np.where(visits.stand_in[some] > 0, 2, np.where(rows.known, 0, 1))
-            parts.append(self._lists(rows, ranker.VISIT, catalogue))
+            parts.append(self._probe.visit_lists(rows, catalogue))
             width = min(K, visits.served.shape[1])
             parts[-1][:, SERVED, :width] = visits.served[some, :width]
         lists = np.concatenate(parts)
         self.reach.add(lists)
         self.pending.open(visits, found, sampled, lists=lists)
-
-    def _lists(self, rows: Profiles, task: int, catalogue: Catalogue) -> Rows:
-        universe = self.scorer.universe(catalogue, rows)
-        view, statistics = View.of(universe, catalogue), self.scorer.statistics
-        x = self.scorer.inputs(rows, statistics.shared(universe), universe, catalogue)
-        logits = ranker.score(x, self.versions.champion.value[task]), ranker.score(x, self.versions.learner.value[task])
-        return all_lists(x, rows, logits, common=Baselines.of(statistics, universe, view.allowed), view=view)
 
     def _target(self, batch: TickBatch, takes: Takes, groups: Ints) -> None:
         p = batch.positives
@@ -325,44 +332,3 @@ class Learner:
         self.pending.touch(place[there], p.at_ms[there])
         there &= takes.fresh
         self.pending.target(place[there], p.item[there], groups[p.item[there]], p.source[there] == 0)
-
-    def _read(
-        self, wanted: training.Wanted, histories: HistoryReader, catalogue: Catalogue,
-        scored: tuple[TickBatch, Ints] | None = None,
-    ) -> list[training.Examples]:  # fmt: skip
-        """Features of examples, a micro-batch each; with `scored` their next-item metrics too."""
-        out: list[training.Examples] = []
-        size, statistics = self.settings.micro_batch, self.scorer.statistics
-        if not len(wanted):
-            return out
-        everyone = self.scorer.profiles(
-            histories, wanted.pointer, wanted.visit, now_ms=wanted.now_ms, catalogue=catalogue
-        )
-        universe = self.scorer.universe(catalogue, everyone)
-        shared = statistics.shared(universe)
-        view = View.of(universe, catalogue)
-        common = Baselines.of(statistics, universe, view.allowed)
-        for low in range(0, len(wanted), size):
-            high = min(low + size, len(wanted))
-            rows = everyone.pick(np.arange(low, high))
-            x = self.scorer.inputs(rows, shared, universe, catalogue)
-            if not catalogue.nothing_known:
-                out.append(training.examples(wanted, x, universe, low=low, high=high))
-            if scored is not None:
-                values = self.versions.champion.value[wanted.task], self.versions.learner.value[wanted.task]
-                logits = ranker.score(x, values[0]), ranker.score(x, values[1])
-                lists = all_lists(x, rows, logits, common=common, view=view)
-                self._score_next(scored, wanted.row[low:high], lists, rows.known)
-        return out
-
-    def _score_next(self, scored: tuple[TickBatch, Ints], row: Ints, lists: Rows, known: Mask) -> None:
-        p, groups = scored[0].positives, scored[1]
-        rank = rank_in(lists, p.item[row])
-        gain = np.where(rank >= 0, GAIN[rank], 0.0)
-        member = np.zeros((len(row), GROUPS), np.int64)
-        member[:, 0] = 1
-        member[np.arange(len(row)), groups[p.item[row]]] = 1
-        spread = member[:, None, :].astype(np.float64)
-        user_slice = np.where(p.stand_in[row] > 0, 2, np.where(known, 0, 1))
-        hits = (rank >= 0)[:, :, None] * spread
-        self.prequential.add(NEXT_ITEM, user_slice, member, hits, dcg=gain[:, :, None] * spread)

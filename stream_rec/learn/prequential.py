@@ -6,6 +6,7 @@ when full), from which the first tenth, the last tenth and the whole are read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,17 @@ MODELS = (
     "served",
     "ranker",
     "learner",
+    "linear",
+    "frozen_text",
     "popular_7d",
     "popular_decayed",
     "cooccurrence",
+    "item_knn",
     "repeat",
     "own_then_popular_7d",
 )
+TOWER_MODELS = ("linear", "frozen_text")
+"""Measured beside the text tower only: the ranker alone, and the encoder alone."""
 USER_SLICES = ("known", "new", "anonymous")
 TARGET_SLICES = ("new_items", "head", "tail")
 SLICES = ("all", *USER_SLICES, *TARGET_SLICES)
@@ -48,13 +54,19 @@ SHAPE = (len(TASKS), len(MODELS), len(SLICES), len(MEASURES))
 
 
 class Prequential(Component):
-    """Sums of the metrics over an interval and over the run."""
+    """Sums of the metrics over an interval and over the run.
+
+    Args:
+        left_out: models that this run does not have.
+    """
 
     half = "learned"
     columns = ("interval", "bins", "bin_positives")
     scalars = ("n_bins", "bin_size")
+    fixed = ("left_out",)
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Sequence[str] = ()) -> None:
+        self.left_out = tuple(left_out)
         self.interval = np.zeros(SHAPE, np.float64)
         self.bins = np.zeros((N_BINS, *SHAPE), np.float64)
         self.bin_positives = np.zeros(N_BINS, np.int64)
@@ -97,7 +109,7 @@ class Prequential(Component):
 
     def take_interval(self) -> dict[str, Any]:
         """The metrics since the last call, as {task: {model: {slice: {n, recall@20, ndcg@20}}}}."""
-        out = as_table(self.interval)
+        out = as_table(self.interval, self.left_out)
         self.interval = np.zeros(SHAPE, np.float64)
         return out
 
@@ -109,9 +121,9 @@ class Prequential(Component):
         last = int(np.searchsorted(done, counts.sum() - tenth, side="right"))
         used = self.bins[: self.n_bins]
         return {
-            "first_tenth": as_table(used[:first].sum(axis=0)),
-            "last_tenth": as_table(used[min(last, self.n_bins - 1) :].sum(axis=0)),
-            "whole": as_table(used.sum(axis=0)),
+            "first_tenth": as_table(used[:first].sum(axis=0), self.left_out),
+            "last_tenth": as_table(used[min(last, self.n_bins - 1) :].sum(axis=0), self.left_out),
+            "whole": as_table(used.sum(axis=0), self.left_out),
         }
 
     def _merge(self) -> None:
@@ -123,14 +135,14 @@ class Prequential(Component):
         self.n_bins, self.bin_size = half, 2 * self.bin_size
 
 
-def as_table(sums: Doubles) -> dict[str, Any]:
+def as_table(sums: Doubles, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Sums [tasks, models, slices, measures] as nested dicts of means; slices without an example are left out."""
     out: dict[str, Any] = {}
     for t, task in enumerate(TASKS):
         for m, model in enumerate(MODELS):
             for s, name in enumerate(SLICES):
                 n = sums[t, m, s, 0]
-                if n and not (task == "next_item" and model == "served"):
+                if n and not (task == "next_item" and model == "served") and model not in left_out:
                     means = {key: round(float(sums[t, m, s, i] / n), 6) for i, key in enumerate(MEASURES) if i}
                     out.setdefault(task, {}).setdefault(model, {})[name] = {"n": int(n), **means}
     return out

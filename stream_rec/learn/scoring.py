@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from stream_rec.events import MISSING
 from stream_rec.learn.batch import HistoryReader
 from stream_rec.learn.prequential import MODELS, K
 from stream_rec.model import lists, ranker
-from stream_rec.model.features import Inputs, Profiles, Statistics, inputs, profiles
+from stream_rec.model.features import TOGETHER, Inputs, Profiles, Statistics, inputs, profiles
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -58,20 +59,39 @@ class Catalogue:
         return self.known is not None and not self.known.any()
 
 
+class Tower(Protocol):
+    """What scoring asks of the text tower; see `stream_rec.model.two_tower`."""
+
+    def logits(self, which: str, rows: Profiles, task: Ints, universe: Rows) -> Floats:
+        """Logits [B, U] of the `champion` or the `learner`; `task` [B] is that of each user."""
+        ...
+
+    def frozen(self, rows: Profiles, universe: Rows) -> Floats:
+        """Scores [B, U] of the encoder alone."""
+        ...
+
+
 class Scorer:
     """Reads statistics and histories; changes neither.
 
     Args:
         statistics: the live ones.
+        tower: joins the ranker's logit; None: the ranker alone.
         history_rows: newest rows of a history that count.
         full_items: up to this many items a user is scored over all of them.
         pool_items: above that, over this many popular ones, the user's own and their partners.
     """
 
     def __init__(
-        self, statistics: Statistics, *, history_rows: int = 256, full_items: int = 20_000, pool_items: int = 4_096
+        self,
+        statistics: Statistics,
+        tower: Tower | None = None,
+        *,
+        history_rows: int = 256,
+        full_items: int = 20_000,
+        pool_items: int = 4_096,
     ) -> None:
-        self.statistics, self.history_rows = statistics, history_rows
+        self.statistics, self.tower, self.history_rows = statistics, tower, history_rows
         self.full_items, self.pool_items = full_items, pool_items
 
     def profiles(
@@ -98,19 +118,27 @@ class Scorer:
         """Features of some profiles."""
         return inputs(self.statistics, rows, shared, universe=universe, n_items=catalogue.n_items)
 
+    def logits(
+        self, which: str, x: Inputs, rows: Profiles, weights: Floats, *, task: int | Ints, universe: Rows
+    ) -> Floats:
+        """The joint logit [B, U] of a parameter set, `champion` or `learner`, whose ranker has `weights`."""
+        tasks = np.broadcast_to(np.asarray(task, np.int64), rows.n_users)
+        out = ranker.score(x, weights, tasks)
+        if self.tower is not None:
+            out += self.tower.logits(which, rows, tasks, universe)
+        return out
+
     def rank(self, rows: Profiles, weights: Floats, catalogue: Catalogue, *, k: int) -> Ranked:
-        """The k best items of each user under one parameter set, [tasks, kinds, features].
+        """The k best items of each user under the champion, whose ranker has `weights` [tasks, kinds, features].
 
         Users with something in their open visit are ranked by the `continue` weights, others by `visit`.
         """
         universe = self.universe(catalogue, rows)
         allowed = None if catalogue.servable is None else catalogue.servable[universe]
         x = self.inputs(rows, self.statistics.shared(universe), universe, catalogue)
-        logits = ranker.score(x, weights[ranker.VISIT])
-        open_now = np.zeros(rows.n_users, np.bool_)
-        open_now[rows.owner[rows.in_visit]] = True
-        if open_now.any():
-            logits[open_now] = ranker.score(x, weights[ranker.CONTINUE])[open_now]
+        task = np.full(rows.n_users, ranker.VISIT, np.int64)
+        task[rows.owner[rows.in_visit]] = ranker.CONTINUE
+        logits = self.logits("champion", x, rows, weights, task=task, universe=universe)
         items, scores = lists.top(logits, k, universe, allowed)
         return Ranked(items, scores, self._reasons(rows, x, universe, items))
 
@@ -148,29 +176,40 @@ class Baselines:
         return cls(lists.most(recent, 2 * K, universe, allowed), lists.most(mass, K, universe, allowed))
 
 
-def all_lists(x: Inputs, rows: Profiles, logits: tuple[Floats, Floats], *, common: Baselines, view: View) -> Rows:
+def all_lists(x: Inputs, rows: Profiles, scores: Mapping[str, Floats], *, common: Baselines, view: View) -> Rows:
     """The lists of every model but `served` for B users, int32 [B, MODELS, K].
 
     Args:
         x: features.
         rows: profiles.
-        logits: of the champion and of the learner, each [B, U].
+        scores: of the models that are learned or scored over the universe, by name, each [B, U].
         common: lists that are the same for everyone.
         view: what may be shown.
     """
     out = np.full((rows.n_users, len(MODELS), K), MISSING, np.int32)
     place = {name: i for i, name in enumerate(MODELS)}
-    for name, score in zip(("ranker", "learner"), logits, strict=True):
+    for name, score in scores.items():
         out[:, place[name]] = lists.top(score, K, view.universe, view.allowed)[0]
     out[:, place["popular_7d"]] = common.popular[:K]
     out[:, place["popular_decayed"]] = common.decayed
-    co = [np.expm1(feature) for feature in x.together[:2] if feature is not None]
-    if co:
-        items, scores = lists.top(sum(co[1:], co[0]), K, view.universe, view.allowed)
-        out[:, place["cooccurrence"]] = np.where(scores > 0, items, MISSING)
+    for name, score in _pair_scores(x).items():
+        items, found = lists.top(score, K, view.universe, view.allowed)
+        out[:, place[name]] = np.where(found > 0, items, MISSING)
     own = lists.repeat(rows, K, view.servable)
     out[:, place["repeat"]] = own
     out[:, place["own_then_popular_7d"]] = lists.fill(own, common.popular)
+    return out
+
+
+def _pair_scores(x: Inputs) -> dict[str, Floats]:
+    """Scores by co-occurrence alone: in whole visits, and among what was taken last (item-kNN)."""
+    out = {}
+    whole = [np.expm1(feature) for feature in x.together[:2] if feature is not None]
+    if whole:
+        out["cooccurrence"] = sum(whole[1:], whole[0])
+    near = x.together[TOGETHER.index("near_last")]
+    if near is not None:
+        out["item_knn"] = near
     return out
 
 

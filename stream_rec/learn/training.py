@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,12 @@ import numpy.typing as npt
 from stream_rec.learn.batch import Positives
 from stream_rec.learn.examples import ORDER_STAND_IN, Takes, lowest_hash, weight_of
 from stream_rec.model import ranker
-from stream_rec.model.features import Inputs
+from stream_rec.model.features import Inputs, Profiles
+from stream_rec.model.micro_batch import Examples
+
+if TYPE_CHECKING:
+    from stream_rec.learn.versions import Versions
+    from stream_rec.model.two_tower import TwoTower
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -79,20 +85,7 @@ def wanted_next(positives: Positives, takes: Takes, *, limit: int, seed: int, ex
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """A micro-batch, ready to train on."""
-
-    task: int
-    inputs: Inputs
-    user: Ints
-    column: Ints
-    share: Floats
-    weight: Floats
-    """Weight of each user's loss, [B]."""
-
-
-def examples(wanted: Wanted, x: Inputs, universe: Rows, *, low: int, high: int) -> Examples:
+def examples(wanted: Wanted, x: Inputs, universe: Rows, *, low: int, high: int, rows: Profiles) -> Examples:
     """The examples `low` to `high` with their features `x`; targets outside the universe are left out."""
     column = np.minimum(np.searchsorted(universe, wanted.item), max(len(universe) - 1, 0))
     mine = (wanted.example >= low) & (wanted.example < high) & (universe[column] == wanted.item)
@@ -100,19 +93,35 @@ def examples(wanted: Wanted, x: Inputs, universe: Rows, *, low: int, high: int) 
     total, n = np.bincount(user, weight, high - low), np.bincount(user, minlength=high - low)
     share = (weight / np.maximum(total, 1e-9)[user]).astype(np.float32)
     mean = total / np.maximum(n, 1)
-    return Examples(wanted.task, x, user, column, share, mean.astype(np.float32))
+    return Examples(wanted.task, x, rows, universe, user, column, share, mean.astype(np.float32))
 
 
-def train(learner: ranker.Learner, batches: Iterator[Examples]) -> int:
-    """One Adam step for each micro-batch and kind of user in it; returns the micro-batches used."""
-    n_steps = 0
+def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None) -> int:
+    """One Adam step of the ranker for each micro-batch and kind of user in it, then the tower from all of them.
+
+    Ranker and tower learn one softmax over the sum of their logits; the tower sees the ranker as it was at each step.
+
+    Returns:
+        The micro-batches used.
+    """
+    base = []
     for batch in batches:
-        weights = learner.value[batch.task]
-        gradient, _ = ranker.gradients(batch.inputs, weights, batch.user, batch.column, share=batch.share)
-        has = batch.weight > 0
-        for kind in range(len(ranker.KINDS)):
-            rows = np.flatnonzero(has & (batch.inputs.known == bool(kind)))
-            if len(rows):
-                learner.step(batch.task, kind, batch.weight[rows].astype(np.float64) @ gradient[rows] / len(rows))
-        n_steps += 1
-    return n_steps
+        ranked = ranker.score(batch.inputs, versions.learner.value[batch.task])
+        if tower is not None:
+            base.append(ranked.copy())
+            _step(versions.linear, batch, ranker.score(batch.inputs, versions.linear.value[batch.task]))
+            tasks = np.full(batch.rows.n_users, batch.task, np.int64)
+            ranked += tower.logits("learner", batch.rows, tasks, batch.universe)
+        _step(versions.learner, batch, ranked)
+    if tower is not None:
+        tower.train(batches, base)
+    return len(batches)
+
+
+def _step(learner: ranker.Learner, batch: Examples, logits: Floats) -> None:
+    gradient, _ = ranker.gradients(batch.inputs, logits, batch.user, batch.column, share=batch.share)
+    has = batch.weight > 0
+    for kind in range(len(ranker.KINDS)):
+        rows = np.flatnonzero(has & (batch.inputs.known == bool(kind)))
+        if len(rows):
+            learner.step(batch.task, kind, batch.weight[rows].astype(np.float64) @ gradient[rows] / len(rows))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
 from stream_rec.component import Component, digest
 from stream_rec.learn.gate import PairedRecall, verdict
 from stream_rec.model.ranker import Learner, Weights
+
+if TYPE_CHECKING:
+    from stream_rec.model.tower import TowerWeights
+    from stream_rec.model.two_tower import TwoTower
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -42,6 +46,7 @@ class Versions:
         seed: of the bootstrap.
         rate: step size of the learner.
         paired_visits: visits the comparison holds.
+        tower: the text tower, whose parameter sets go with the ranker's; None: there is none.
 
     >>> versions = Versions(cut_examples=10)
     >>> versions.champion_version[:3]
@@ -49,13 +54,20 @@ class Versions:
     """
 
     def __init__(
-        self, cut_examples: int = 10_000, seed: int = 0, rate: float = 0.02, *, paired_visits: int = 10_000
+        self,
+        cut_examples: int = 10_000,
+        seed: int = 0,
+        rate: float = 0.02,
+        *,
+        paired_visits: int = 10_000,
+        tower: TwoTower | None = None,
     ) -> None:
-        self.cut_examples, self.seed = cut_examples, seed
-        self.learner = Learner(rate)
+        self.cut_examples, self.seed, self.tower = cut_examples, seed, tower
+        self.learner, self.linear = Learner(rate), Learner(rate)
+        """`linear` learns without the tower, to be measured against."""
         self.challenger, self.champion = Weights(), Weights()
         self.paired = PairedRecall(paired_visits)
-        self.progress = Progress(version_id(0, tensors_of(self.champion)))
+        self.progress = Progress(version_id(0, self.tensors("champion")))
 
     @property
     def champion_version(self) -> str:
@@ -78,7 +90,9 @@ class Versions:
         """
         p = self.progress
         self.challenger.value = self.learner.value.copy()
-        tensors = tensors_of(self.challenger)
+        if self.tower is not None:
+            self.tower.cut()
+        tensors = self.tensors("challenger")
         version = version_id(p.n_promotions + 1, tensors)
         record = verdict(tensors, self.paired.interval(self.seed * 1_000_003 + p.n_cuts))
         p.n_since_cut, p.n_cuts = 0, p.n_cuts + 1
@@ -86,6 +100,8 @@ class Versions:
             p.challenger = version
         else:
             self.learner.reset(self.champion.value)
+            if self.tower is not None:
+                self.tower.reset()
         return Cut(version, tensors, {"version": version, "parent": p.champion, **record})
 
     def promote(self, version: str) -> bool:
@@ -94,24 +110,28 @@ class Versions:
         if not version or version != p.challenger:
             return False
         self.champion.value = self.challenger.value.copy()
+        if self.tower is not None:
+            self.tower.promote()
         p.champion, p.challenger, p.n_promotions = version, "", p.n_promotions + 1
         self.paired.clear()
         return True
 
+    def tensors(self, which: str) -> Tensors:
+        """What the weight file of a parameter set holds; `which` is `champion` or `challenger`."""
+        weights: Weights = getattr(self, which)
+        tower: TowerWeights | None = getattr(self.tower, which, None)
+        return {"ranker": weights.value.copy(), **(tower.tensors() if tower is not None else {})}
+
     def components(self) -> dict[str, Component]:
         """State of this room by name."""
         return {
+            **({"linear": self.linear} if self.tower is not None else {}),
             "learner": self.learner,
             "challenger": self.challenger,
             "champion": self.champion,
             "paired_recall": self.paired,
             "progress": self.progress,
         }
-
-
-def tensors_of(weights: Weights) -> Tensors:
-    """What a version's weight file holds."""
-    return {"ranker": weights.value.copy()}
 
 
 def version_id(counter: int, tensors: Tensors) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from stream_rec.events import MISSING
 from stream_rec.model.cooccurrence import Cooccurrence
 from stream_rec.model.popularity import DAY_MS, DecayedPopularity, ItemCounts, RecentPopularity
+from stream_rec.model.text_neighbours import TextNeighbours
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -23,13 +24,29 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 HALF_LIVES_MS = (1 * DAY_MS, 7 * DAY_MS, 28 * DAY_MS)
-SHARED = ("popular_7d", "popular_1d_decayed", "popular_7d_decayed", "popular_28d_decayed", "in_visits")
+BUCKETS = ("never", "once", "to_3", "to_7", "to_15")
+"""Visits that took an item, in powers of two; a bias for each keeps items without a past from being buried."""
+SHARED = (
+    "popular_7d", "popular_1d_decayed", "popular_7d_decayed", "popular_28d_decayed", "in_visits",
+    *(f"taken_{bucket}" for bucket in BUCKETS),
+)  # fmt: skip
 OWN = ("own_visits", "in_last_visit", "own_recency", "own_share", "in_this_visit")
-TOGETHER = ("with_bought_before", "with_this_visit", "after_bought_before")
+TOGETHER = (
+    "with_bought_before",
+    "with_this_visit",
+    "after_bought_before",
+    "near_last",
+    "text_near_last",
+    "text_near_cold",
+)
 NAMES = SHARED + OWN + TOGETHER
 N_FEATURES = len(NAMES)
 
+RECENT = 20
+"""Newest rows of a history whose order counts."""
+NEAR_DECAY = 0.9
 CO_FLOOR = 0.05
+NEAR_FLOOR = 0.02
 AFTER_FLOOR = 0.00025
 """Floors of the logarithms, found on the development data: below them a value counts as zero."""
 SHRINK, EXPOSURE_SHRINK = 30.0, 5.0
@@ -73,6 +90,10 @@ class Profiles:
     """Taken in this visit, [R]."""
     known: Mask
     """Whether a user has anything from before this visit, [B]."""
+    recent: Rows
+    """What the user took last, newest first, padded with MISSING, [B, RECENT]."""
+    recent_here: Mask
+    """Which of these in this visit, [B, RECENT]."""
 
     def pick(self, users: Ints) -> Profiles:
         """The profiles of some users, in the given order."""
@@ -89,6 +110,8 @@ class Profiles:
             self.before[rows],
             self.in_visit[rows],
             self.known[users],
+            self.recent[users],
+            self.recent_here[users],
         )
 
 
@@ -135,7 +158,13 @@ def profiles(history: History, this_visit: Ints, now_ms: Ints) -> Profiles:
         ],
         axis=1,
     ).astype(np.float32)
-    return Profiles(n_users, owner.astype(np.int64), item, values, n_before, before, in_visit, n_visits > 0)
+    recent = np.full((n_users, RECENT), MISSING, np.int32)
+    width = min(RECENT, history.item.shape[1])
+    recent[:, :width] = history.item[:, :width]
+    here = np.zeros(recent.shape, np.bool_)
+    here[:, :width] = (history.visit[:, :width] == this_visit[:, None]) & (recent[:, :width] >= 0)
+    owner = owner.astype(np.int64)
+    return Profiles(n_users, owner, item, values, n_before, before, in_visit, n_visits > 0, recent, here)
 
 
 def _per_group(how: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
@@ -155,13 +184,20 @@ class Statistics:
     """Taken in a visit after one that had it; directed."""
     exposures: ItemCounts
     """Visits of users who had the item from an earlier one."""
+    near: Cooccurrence
+    """Taken shortly after one another."""
+    alike: TextNeighbours | None = None
+    """Items with similar texts."""
 
     def shared(self, universe: Rows) -> Floats:
         """SHARED features of the items in `universe`, float32 [U, S]."""
         mass = self.decayed.mass[universe]
         columns = [np.log(self.recent.counts[universe] + 1.0)]
         columns += [np.log(mass[:, i] + 0.1) for i in range(len(HALF_LIVES_MS))]
-        columns.append(np.log(self.counts.in_visits[universe] + 1.0))
+        counts = self.counts.in_visits[universe]
+        columns.append(np.log(counts + 1.0))
+        bucket = np.ceil(np.log2(counts + 1.0))
+        columns += [bucket == place for place in range(len(BUCKETS))]
         return np.stack(columns, axis=1).astype(np.float32)
 
     def with_before(self, rows: Profiles, n_items: int) -> Floats:
@@ -183,6 +219,15 @@ class Statistics:
         seen = np.sqrt(self.exposures.in_visits[rows.item[chosen]]) + EXPOSURE_SHRINK
         weight = (_fondness(rows, chosen) / seen).astype(np.float32)
         return self._sums(self.after, rows, chosen, weight, norm=self._norm(n_items, SHRINK))
+
+    def near_last(self, rows: Profiles, n_items: int) -> Floats:
+        """Cosine of each item with what a user took last, the newest counting most, float32 [B, N], 0 or more."""
+        owner, place = np.nonzero(rows.recent >= 0)
+        item, norm = rows.recent[owner, place], self._norm(n_items, 0.0)
+        weight = (NEAR_DECAY**place * norm[item]).astype(np.float32)
+        sums = self.near.sums(item, weight, owner, n_users=rows.n_users, n_items=n_items)
+        sums *= norm
+        return sums
 
     def _norm(self, n_items: int, shrink: float) -> Floats:
         return (1.0 / np.sqrt(np.maximum(self.counts.in_visits[:n_items], 1) + shrink)).astype(np.float32)
@@ -221,11 +266,18 @@ class Inputs:
 def inputs(statistics: Statistics, rows: Profiles, shared: Floats, *, universe: Rows, n_items: int) -> Inputs:
     """Everything the ranker needs to score `rows` over `universe` (rising item rows)."""
     had, has = bool(rows.before.any()), bool(rows.in_visit.any())
+    near = statistics.near_last(rows, n_items) if had or has else None
+    alike = statistics.alike.smoothed(near) if near is not None and statistics.alike is not None else None
     co = (
         _log(statistics.with_before(rows, n_items), CO_FLOOR, universe) if had else None,
         _log(statistics.with_visit(rows, n_items), CO_FLOOR, universe) if has else None,
         _log(statistics.after_before(rows, n_items), AFTER_FLOOR, universe) if had else None,
+        None if near is None else _log(near, NEAR_FLOOR, universe),
+        None if alike is None else _log(alike, NEAR_FLOOR, universe),
+        None,
     )
+    if co[-2] is not None:
+        co = (*co[:-1], co[-2] * (statistics.counts.in_visits[universe] == 0))
     column = np.searchsorted(universe, rows.item)
     column[column == len(universe)] = 0
     inside = universe[column] == rows.item

@@ -27,7 +27,13 @@ _START = {
     "with_bought_before": 0.3,
     "after_bought_before": 0.1,
 }
-_CONTINUE_START = {"with_this_visit": 0.3, "in_this_visit": -1.0}
+_CONTINUE_START = {
+    "with_this_visit": 0.3,
+    "near_last": 0.3,
+    "text_near_last": 0.1,
+    "text_near_cold": 0.3,
+    "in_this_visit": -1.0,
+}
 
 
 def initial_weights() -> Floats:
@@ -87,10 +93,18 @@ class Learner(Component):
         self.n_steps[:] = 0
 
 
-def score(x: Inputs, weights: Floats) -> Floats:
-    """Logits, float32 [B, U]; `weights` is one task's [kinds, features]. Pure."""
-    shared, own, together = _split(weights)
+def score(x: Inputs, weights: Floats, task: Ints | None = None) -> Floats:
+    """Logits, float32 [B, U]. Pure.
+
+    Args:
+        x: features.
+        weights: one task's [kinds, features]; with `task` all tasks' [tasks, kinds, features].
+        task: of each user, [B].
+    """
     kind = x.known.astype(np.int64)
+    if task is not None:
+        kind, weights = task * len(KINDS) + kind, weights.reshape(-1, weights.shape[2])
+    shared, own, together = _split(weights)
     out = (shared @ x.shared.T)[kind]
     for place, feature in enumerate(x.together):
         if feature is not None:
@@ -99,14 +113,14 @@ def score(x: Inputs, weights: Floats) -> Floats:
     return out
 
 
-def gradients(x: Inputs, weights: Floats, user: Ints, target: Ints, *, share: Floats) -> tuple[Doubles, Floats]:
+def gradients(x: Inputs, logits: Floats, user: Ints, target: Ints, *, share: Floats) -> tuple[Doubles, Floats]:
     """Gradient of the listwise loss of each user.
 
     The loss of a user is minus the mean log-softmax of its targets.
 
     Args:
         x: features.
-        weights: one task's, [kinds, features].
+        logits: `score` of the features, with whatever else is added to it, [B, U]; overwritten.
         user: user of a target, [T].
         target: place of the target in the universe, [T].
         share: weight of a target; a user's sum to one, [T].
@@ -114,7 +128,6 @@ def gradients(x: Inputs, weights: Floats, user: Ints, target: Ints, *, share: Fl
     Returns:
         float64 [B, features] gradients and float32 [B] losses.
     """
-    logits = score(x, weights)
     logits -= logits.max(axis=1, keepdims=True)
     loss = np.zeros(len(logits), np.float32)
     chosen = logits[user, target]

@@ -45,7 +45,7 @@ class ItemTable(RowTable):
         "price", "in_stock", "listed", "named", "born", "used_at", "updated_at_ms", "n_events",
     )  # fmt: skip
     scalars = (*RowTable.scalars, "n_touches")
-    derived = (*RowTable.derived, "_index", "_evicted")
+    derived = (*RowTable.derived, "_index", "_evicted", "_retold")
 
     def __init__(self, capacity: int = 200_000) -> None:
         super().__init__(capacity)
@@ -64,6 +64,7 @@ class ItemTable(RowTable):
         self.n_touches = 0
         self._index: dict[str, int] = {}
         self._evicted: list[int] = []
+        self._retold: list[int] = []
 
     @property
     def n(self) -> int:
@@ -74,7 +75,7 @@ class ItemTable(RowTable):
         """Index the ids again."""
         super().rebuild()
         self._index = {item_id: row for row, item_id in enumerate(self.ids) if item_id}
-        self._evicted = []
+        self._evicted, self._retold = [], []
 
     def find(self, item_id: str) -> int:
         """Row of an item, or MISSING."""
@@ -157,6 +158,19 @@ class ItemTable(RowTable):
         evicted, self._evicted = self._evicted, []
         return evicted
 
+    def text(self, row: int) -> str:
+        """What an encoder reads of an item: title, brand, category; empty when nothing is known."""
+        parts = (self.titles[row], self.brands[row], self.categories[row])
+        return ". ".join(part for part in parts if part)
+
+    def take_retold(self) -> list[int]:
+        """Rows whose text a record said since the last call, in order; it need not have changed.
+
+        Call it in the tick that added items: what is not taken is not part of a snapshot.
+        """
+        retold, self._retold = self._retold, []
+        return retold
+
     def _held(self) -> Bools:
         return np.array([bool(i) for i in self.ids], dtype=np.bool_)
 
@@ -198,9 +212,12 @@ class ItemTable(RowTable):
             self.ids[row] = self.titles[row] = self.categories[row] = self.brands[row] = ""
 
     def _overwrite(self, row: int, item: Item) -> None:
+        before = self.text(row)
         self.titles[row] = item.title[:MAX_TEXT]
         self.categories[row] = item.category[:MAX_TEXT]
         self.brands[row] = item.brand[:MAX_TEXT]
+        if self.text(row) != before:
+            self._retold.append(row)
         self.price[row] = item.price
         self.in_stock[row] = item.in_stock
         self.listed[row] = self.named[row] = True
@@ -209,9 +226,12 @@ class ItemTable(RowTable):
     def _fill_in(self, row: int, item: Item) -> None:
         if self.named[row]:
             return
+        before = self.text(row)
         self.titles[row] = item.title[:MAX_TEXT] or self.titles[row]
         self.categories[row] = item.category[:MAX_TEXT] or self.categories[row]
         self.brands[row] = item.brand[:MAX_TEXT] or self.brands[row]
+        if self.text(row) != before:
+            self._retold.append(row)
         if not np.isnan(item.price):
             self.price[row] = item.price
 

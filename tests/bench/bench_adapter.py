@@ -44,7 +44,10 @@ def product_names(n: int) -> list[str]:
     """`n` different names, drawn with seed 0."""
     home = Path(os.environ.get("STREAM_REC_DATA", "../shared/data"))
     names: dict[str, None] = {}
-    for file, column in (("retrotech-catalogue/products.csv.gz", "name"), ("home-depot-search/pairs.csv.gz", "title")):
+    for file, column in (
+        ("retrotech-catalogue/products.csv.gz", "name"),
+        ("home-depot-search/pairs.csv.gz", "product_title"),
+    ):
         if not (home / file).exists():
             sys.exit(f"no {home / file}: set STREAM_REC_DATA")
         with gzip.open(home / file, "rt", encoding="utf-8", newline="") as lines:

@@ -38,6 +38,7 @@ def statistics() -> Statistics:
         Cooccurrence(),
         Cooccurrence(directed=True),
         ItemCounts(N),
+        Cooccurrence(),
     )
 
 

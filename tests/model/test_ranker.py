@@ -53,7 +53,7 @@ def test_scores_are_the_dot_product_of_features_and_weights() -> None:
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     x = some_inputs()
-    gradient, loss = ranker.gradients(x, WEIGHTS, USER, TARGET, share=SHARE)
+    gradient, loss = ranker.gradients(x, ranker.score(x, WEIGHTS), USER, TARGET, share=SHARE)
     w = WEIGHTS.astype(np.float64)
     np.testing.assert_allclose(loss, loss_of(x, w, USER, TARGET, SHARE), rtol=1e-4)
     for feature in range(N_FEATURES):
@@ -67,7 +67,7 @@ def test_scoring_changes_nothing() -> None:
     x = some_inputs()
     copies = [x.shared.copy(), x.values.copy(), *(f.copy() for f in x.together if f is not None)]
     ranker.score(x, WEIGHTS)
-    ranker.gradients(x, WEIGHTS, USER, TARGET, share=SHARE)
+    ranker.gradients(x, ranker.score(x, WEIGHTS), USER, TARGET, share=SHARE)
     now = [x.shared, x.values, *(f for f in x.together if f is not None)]
     assert all(np.array_equal(a, b) for a, b in zip(copies, now, strict=True))
 
@@ -77,7 +77,8 @@ def test_steps_lower_the_loss_of_the_kind_they_are_for_only() -> None:
     start = learner.value.copy()
     losses = []
     for _ in range(60):
-        gradient, loss = ranker.gradients(x, learner.value[ranker.VISIT], USER, TARGET, share=SHARE)
+        logits = ranker.score(x, learner.value[ranker.VISIT])
+        gradient, loss = ranker.gradients(x, logits, USER, TARGET, share=SHARE)
         losses.append(loss[x.known].mean())
         learner.step(ranker.VISIT, 1, gradient[x.known].mean(axis=0))
     assert losses[-1] < losses[0] - 0.3

@@ -1,0 +1,100 @@
+"""Reads a tick's examples: their features for training, and every model's lists for the metrics, before learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_rec.learn import training
+from stream_rec.learn.batch import HistoryReader, Positives
+from stream_rec.learn.prequential import GAIN, GROUPS, NEXT_ITEM, Prequential, rank_in
+from stream_rec.learn.scoring import Baselines, Catalogue, Scorer, View, all_lists
+from stream_rec.learn.versions import Versions
+from stream_rec.model import ranker
+from stream_rec.model.features import Inputs, Profiles
+from stream_rec.model.micro_batch import Examples
+
+Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+class Probe:
+    """Scores examples under statistics and weights as they are; changes the metrics only.
+
+    Args:
+        scorer: reads statistics and histories.
+        versions: champion, learner and the ranker alone.
+        prequential: where the next-item metrics go.
+        micro_batch: examples of one training step.
+    """
+
+    def __init__(self, scorer: Scorer, versions: Versions, prequential: Prequential, micro_batch: int) -> None:
+        self._scorer, self._versions = scorer, versions
+        self._prequential, self._micro_batch = prequential, micro_batch
+
+    def visit_lists(self, rows: Profiles, catalogue: Catalogue) -> Rows:
+        """Lists of every model but `served` at the first event of visits, int32 [B, MODELS, K]."""
+        universe = self._scorer.universe(catalogue, rows)
+        view, statistics = View.of(universe, catalogue), self._scorer.statistics
+        x = self._scorer.inputs(rows, statistics.shared(universe), universe, catalogue)
+        scores = self._scores(x, rows, ranker.VISIT, universe)
+        return all_lists(x, rows, scores, common=Baselines.of(statistics, universe, view.allowed), view=view)
+
+    def read(
+        self, wanted: training.Wanted, histories: HistoryReader, catalogue: Catalogue,
+        scored: tuple[Positives, Ints] | None = None,
+    ) -> list[Examples]:  # fmt: skip
+        """Features of examples, a micro-batch each.
+
+        Args:
+            wanted: the examples.
+            histories: where their pointers lead.
+            catalogue: what targets are compared with.
+            scored: the positives and each item's target group, to measure next-item metrics too.
+        """
+        out: list[Examples] = []
+        size, statistics = self._micro_batch, self._scorer.statistics
+        if not len(wanted):
+            return out
+        everyone = self._scorer.profiles(
+            histories, wanted.pointer, wanted.visit, now_ms=wanted.now_ms, catalogue=catalogue
+        )
+        universe = self._scorer.universe(catalogue, everyone)
+        shared = statistics.shared(universe)
+        view = View.of(universe, catalogue)
+        common = Baselines.of(statistics, universe, view.allowed)
+        for low in range(0, len(wanted), size):
+            high = min(low + size, len(wanted))
+            rows = everyone.pick(np.arange(low, high))
+            x = self._scorer.inputs(rows, shared, universe, catalogue)
+            if not catalogue.nothing_known:
+                out.append(training.examples(wanted, x, universe, low=low, high=high, rows=rows))
+            if scored is not None:
+                lists = all_lists(x, rows, self._scores(x, rows, wanted.task, universe), common=common, view=view)
+                self._score_next(scored, wanted.row[low:high], lists, rows.known)
+        return out
+
+    def _scores(self, x: Inputs, rows: Profiles, task: int, universe: Rows) -> dict[str, Floats]:
+        v, logits = self._versions, self._scorer.logits
+        out = {
+            "ranker": logits("champion", x, rows, v.champion.value, task=task, universe=universe),
+            "learner": logits("learner", x, rows, v.learner.value, task=task, universe=universe),
+        }
+        if self._scorer.tower is not None:
+            out["linear"] = ranker.score(x, v.linear.value[task])
+            out["frozen_text"] = self._scorer.tower.frozen(rows, universe)
+        return out
+
+    def _score_next(self, scored: tuple[Positives, Ints], row: Ints, lists: Rows, known: Mask) -> None:
+        p, groups = scored
+        rank = rank_in(lists, p.item[row])
+        gain = np.where(rank >= 0, GAIN[rank], 0.0)
+        member = np.zeros((len(row), GROUPS), np.int64)
+        member[:, 0] = 1
+        member[np.arange(len(row)), groups[p.item[row]]] = 1
+        spread = member[:, None, :].astype(np.float64)
+        user_slice = np.where(p.stand_in[row] > 0, 2, np.where(known, 0, 1))
+        hits = (rank >= 0)[:, :, None] * spread
+        self._prequential.add(NEXT_ITEM, user_slice, member, hits, dcg=gain[:, :, None] * spread)

@@ -1,0 +1,180 @@
+"""The tower as the learner of the loop sees it: three parameter sets, one table of text embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stream_rec.component import Component
+from stream_rec.model import tower, tower_learning
+from stream_rec.model.carry import Carry
+from stream_rec.model.features import Profiles
+from stream_rec.model.item_texts import Embedder, ItemTexts
+from stream_rec.model.micro_batch import Examples
+from stream_rec.model.text_neighbours import TextNeighbours
+from stream_rec.model.tower import Recent, Tensors, TowerWeights, Vectors
+from stream_rec.model.tower_learning import Moments, Part, Rates
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+
+
+class TowerPlan(NamedTuple):
+    """How the tower learns."""
+
+    rates: Rates = Rates()
+    steps: int = 2
+    """Steps a micro-batch."""
+    text: bool = True
+    """Whether texts count; without them residuals start from small random values."""
+    ids: bool = True
+    """Whether id residuals count."""
+    min_examples: int = 192
+    """Examples of a micro-batch at least; fewer are kept for the next tick."""
+    seed: int = 0
+
+
+class TwoTower:
+    """See the module docstring.
+
+    Args:
+        embedder: of the texts.
+        plan: how it learns.
+    """
+
+    def __init__(self, embedder: Embedder, plan: TowerPlan | None = None) -> None:
+        torch.set_num_threads(1)
+        self._embedder, self.plan = embedder, plan or TowerPlan()
+        ids, seed = self.plan.ids, None if self.plan.text else self.plan.seed
+        self.texts, self.neighbours = ItemTexts(embedder.dim), TextNeighbours()
+        self.learner, self.challenger, self.champion = (TowerWeights(embedder.dim, seed) for _ in range(3))
+        self.moments, self.carry = Moments(self.learner, self.plan.rates), Carry()
+        self._vectors = {name: Vectors(getattr(self, name), ids=ids) for name in ("learner", "champion")}
+
+    def components(self) -> dict[str, Component]:
+        """Everything that is state, by name."""
+        return {
+            "item_texts": self.texts,
+            "text_neighbours": self.neighbours,
+            "tower_learner": self.learner,
+            "tower_challenger": self.challenger,
+            "tower_champion": self.champion,
+            "tower_moments": self.moments,
+            "tower_carry": self.carry,
+        }
+
+    def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
+        """Take new texts and embed up to `quota` of those that wait."""
+        self.texts.tell(rows if self.plan.text else (), n_items)
+        for weights in (self.learner, self.champion):
+            weights.reserve(len(self.texts.table))
+        changed = self.texts.embed(quota, text_of, self._embedder)
+        if len(changed):
+            self.neighbours.renew(changed, self.texts.table)
+            for vectors in self._vectors.values():
+                vectors.drop(changed)
+
+    def logits(self, which: str, rows: Profiles, task: Ints, universe: Rows) -> Floats:
+        """Logits float32 [B, U] of one parameter set, `learner` or `champion`. Pure.
+
+        Args:
+            which: the parameter set.
+            rows: users.
+            task: of each user, [B].
+            universe: item rows, rising.
+        """
+        with torch.no_grad():
+            vectors = torch.from_numpy(self._vectors[which].table(self.texts.table))
+            p = getattr(self, which).parameters()
+            user = torch.zeros(len(task), self.texts.dim)
+            for one in np.unique(task).tolist():
+                some = np.flatnonzero(task == one)
+                recent = Recent(rows.recent[some], rows.recent_here[some])
+                user[torch.from_numpy(some)] = tower.users(p, vectors, recent, one)
+            out: Floats = tower.logits(p, vectors, user, torch.from_numpy(task.copy()), universe).numpy()
+        return out
+
+    def frozen(self, rows: Profiles, universe: Rows) -> Floats:
+        """Scores of the encoder alone: cosine with a recency-weighted mean of what was taken, [B, U]."""
+        table, item = self.texts.table, rows.recent
+        weight = np.where(item >= 0, 0.9 ** np.arange(item.shape[1]), 0).astype(np.float32)
+        user = np.einsum("bl,bld->bd", weight, table[np.maximum(item, 0)].astype(np.float32))
+        out: Floats = user @ table[universe].astype(np.float32).T
+        return out
+
+    def train(self, batches: Sequence[Examples], base: Sequence[Floats]) -> None:
+        """Learn from the examples of a tick in the plan's steps, or keep them until enough have come together.
+
+        Args:
+            batches: examples with their profiles and targets.
+            base: logits [B, U] of everything but the tower, one a batch.
+        """
+        if not self.plan.steps:
+            return
+        parts = [part for part in _merged(batches, base) if len(part.user)]
+        if self.carry.takes(parts, self.plan.min_examples):
+            return
+        parts = self.carry.give(parts)
+        texts = self.texts.table.astype(np.float32)
+        for _ in range(self.plan.steps if parts else 0):
+            gradients, n = tower_learning.gradients(self.learner, texts, parts, ids=self.plan.ids)
+            self.moments.step(self.learner, gradients, n)
+            self._vectors["learner"].drop()
+
+    def cut(self) -> Tensors:
+        """Freeze the learner as the challenger; returns its values."""
+        self.challenger.copy_from(self.learner)
+        return self.challenger.tensors()
+
+    def promote(self) -> None:
+        """Let the challenger serve."""
+        self.champion.copy_from(self.challenger)
+        self.champion.reserve(len(self.texts.table))
+        self._vectors["champion"].drop()
+
+    def reset(self) -> None:
+        """Let the learner start again from the champion."""
+        self.learner.copy_from(self.champion)
+        self.moments.restart(self.learner)
+        self._vectors["learner"].drop()
+
+    def forget_items(self, rows: Rows) -> None:
+        """Start again for item rows that were given to other items."""
+        for part in (
+            self.texts,
+            self.neighbours,
+            self.learner,
+            self.challenger,
+            self.champion,
+            self.moments,
+            self.carry,
+        ):
+            part.forget_items(rows)
+        for vectors in self._vectors.values():
+            vectors.drop(rows)
+
+
+def _merged(batches: Sequence[Examples], base: Sequence[Floats]) -> list[Part]:
+    """One part a task: large products are cheaper than many small ones."""
+    out = []
+    for task in sorted({batch.task for batch in batches}):
+        own = [(batch, logits) for batch, logits in zip(batches, base, strict=True) if batch.task == task]
+        sizes = [len(batch.weight) for batch, _ in own]
+        starts = np.cumsum([0, *sizes[:-1]])
+        part = Part(
+            task,
+            Recent(*(np.concatenate([getattr(b.rows, name) for b, _ in own]) for name in ("recent", "recent_here"))),
+            own[0][0].universe,
+            np.concatenate([batch.user + start for (batch, _), start in zip(own, starts, strict=True)]),
+            np.concatenate([batch.column for batch, _ in own]),
+            np.concatenate([batch.share for batch, _ in own]),
+            np.concatenate([batch.weight for batch, _ in own]),
+            np.concatenate([logits for _, logits in own]),
+        )
+        out.append(part)
+    return out

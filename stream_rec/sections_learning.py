@@ -1,0 +1,94 @@
+"""The sections of what is learned: the ranker, the text tower, exploration. See `stream_rec.sections`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from stream_rec.sections import MAX_ROWS, Section, semantic, split, unique
+
+Positive = Literal["click", "view_item", "add_to_cart", "add_to_wishlist", "share", "review", "purchase"]
+Positives = Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(split), AfterValidator(unique)]
+
+
+class Learn(Section):
+    """How the ranker learns."""
+
+    positives: Positives = semantic(
+        ("add_to_cart", "click", "purchase", "review", "view_item"),
+        "Event types that say a user liked an item; words between commas.",
+    )
+    min_rating: float = semantic(4.0, "Rating from which a review is positive.", ge=0, le=100)
+    sample_one_in: int = semantic(
+        4, "One visit in so many is scored for the metrics. 1: all, exact and slower.", ge=1, le=10_000
+    )
+    light_cut_examples: int = semantic(
+        10_000, "Examples between two challengers. Fewer: fresher and noisier versions.", ge=100, le=100_000_000
+    )
+    micro_batch: int = semantic(16, "Examples of one training step.", ge=1, le=65_536)
+    steps_per_tick: int = semantic(
+        24, "Training steps a tick may take. Fewer: steadier latency, a longer queue.", ge=0, le=10_000
+    )
+    learning_rate: float = semantic(0.02, "Step size of the ranker's weights.", gt=0, le=10)
+    max_visit_examples: int = semantic(
+        128, "Visit examples a tick; more are thinned by hash. More: learns more of a burst, slower.", ge=1, le=65_536
+    )
+    max_next_examples: int = semantic(
+        256, "Next-item examples a tick, scored and learned; more are thinned by hash.", ge=0, le=65_536
+    )
+    max_pending_visits: int = semantic(
+        20_000, "Open visits that wait to be scored; beyond it the oldest are evicted and counted.", ge=1, le=10_000_000
+    )
+    history_rows: int = semantic(256, "Newest positives of a user that features see.", ge=1, le=1_024)
+    recent_capacity: int = semantic(
+        1_000_000, "Positives held for the popularity of the last seven days.", ge=1, le=MAX_ROWS
+    )
+    examination_exponent: float = semantic(
+        1.0, "How fast attention falls with position: 1 / (position + 1) ** exponent. 0: it does not.", ge=0, le=4
+    )
+    exact_items: int = semantic(
+        5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
+    )
+    neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
+
+
+class Explore(Section):
+    """How slots are filled."""
+
+    policy: Literal["greedy"] = semantic(
+        "greedy", "The policy; `greedy` shows the best and marks each slot deterministic."
+    )
+
+
+class Model(Section):
+    """Which model is learned."""
+
+    encoder: Annotated[str, Field(min_length=1)] = semantic(
+        "auto",
+        "Text encoder: `minilm` (extra stream-rec[minilm]), a folder, a hub id, or `none` to rank on statistics alone; "
+        "`auto` takes minilm when it is installed.",
+    )
+    max_tokens: int = semantic(
+        32, "Tokens of a text that are read. More: long texts count whole, slower.", ge=4, le=512
+    )
+    embed_texts_per_tick: int = semantic(
+        64, "New item texts embedded a tick once events have come. More: new items sooner, a slower tick.",
+        ge=1, le=65_536,
+    )  # fmt: skip
+    tower_steps: int = semantic(
+        2, "Steps of the tower a tick. 1: nearly twice as fast, a little worse. 0: it does not learn.", ge=0, le=16
+    )
+    min_examples: int = semantic(
+        192, "Examples of a step of the tower at least; small ticks are put together. More: cheaper, staler.", ge=1,
+        le=4_096,
+    )  # fmt: skip
+    map_rate: float = semantic(0.0005, "Step size of the tower's maps.", gt=0, le=1)
+    scalar_rate: float = semantic(0.03, "Step size of its few scalars: temperature, attention.", gt=0, le=1)
+    residual_rate: float = semantic(0.0025, "Step size of the items' own residuals.", ge=0, le=1)
+    bias_rate: float = semantic(0.1, "Step size of the items' biases.", ge=0, le=10)
+    weight_decay: float = semantic(0.0, "Pull of the maps towards their start, a share of each step.", ge=0, le=1)
+    clip: float = semantic(1.0, "Largest norm of a step's gradient.", gt=0, le=1_000)
+    warm_up_steps: int = semantic(10, "Steps over which the rates rise.", ge=0, le=100_000)
+    use_text: bool = semantic(True, "Whether texts count; for ablations.")
+    use_ids: bool = semantic(True, "Whether items have residuals of their own; for ablations.")
