@@ -43,7 +43,7 @@ class Takes:
     """Pairs of a fresh item with each item of its visit before it, [pairs]; none beyond a visit's first 30 items."""
     near_a: Rows
     near_b: Rows
-    """Pairs of a fresh item with what the user took last, in whichever visit, [near]."""
+    """Pairs of a fresh item with what the user took shortly before it in its visit, [near]."""
     near_weight: Floats
     """NEAR_DECAY to the number of items in between, [near]."""
 
@@ -59,7 +59,8 @@ def first_takes(positives: Positives, histories: HistoryReader, born: Ints | Non
     small = n_inside[owner] < PAIRED_ITEMS
     pair_a, pair_b = positives.item[owner[small]], partner[small]
     last = past.item[:, :RECENT]
-    row, place = np.nonzero((last >= 0) & (last != positives.item[:, None]) & fresh[:, None])
+    near = here[:, :RECENT] & (last != positives.item[:, None]) & fresh[:, None]
+    row, place = np.nonzero(near)
     weight = (NEAR_DECAY ** np.arange(RECENT)).astype(np.float32)[place]
     return Takes(
         fresh, here.any(axis=1), n_inside, pair_a, pair_b, positives.item[row], last[row, place], weight

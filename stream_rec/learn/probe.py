@@ -82,7 +82,7 @@ class Probe:
             "ranker": logits("champion", x, rows, v.champion.value, task=task, universe=universe),
             "learner": logits("learner", x, rows, v.learner.value, task=task, universe=universe),
         }
-        if self._scorer.tower is not None:
+        if self._scorer.tower is not None and v.linear is not None:
             out["linear"] = ranker.score(x, v.linear.value[task])
             out["frozen_text"] = self._scorer.tower.frozen(rows, universe)
         return out

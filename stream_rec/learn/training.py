@@ -109,7 +109,9 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
         ranked = ranker.score(batch.inputs, versions.learner.value[batch.task])
         if tower is not None:
             base.append(ranked.copy())
-            _step(versions.linear, batch, ranker.score(batch.inputs, versions.linear.value[batch.task]))
+            linear = versions.linear
+            if linear is not None:
+                _step(linear, batch, ranker.score(batch.inputs, linear.value[batch.task]))
             tasks = np.full(batch.rows.n_users, batch.task, np.int64)
             ranked += tower.logits("learner", batch.rows, tasks, batch.universe)
         _step(versions.learner, batch, ranked)

@@ -63,7 +63,8 @@ class Versions:
         tower: TwoTower | None = None,
     ) -> None:
         self.cut_examples, self.seed, self.tower = cut_examples, seed, tower
-        self.learner, self.linear = Learner(rate), Learner(rate)
+        self.learner = Learner(rate)
+        self.linear = Learner(rate) if tower is not None else None
         """`linear` learns without the tower, to be measured against."""
         self.challenger, self.champion = Weights(), Weights()
         self.paired = PairedRecall(paired_visits)
@@ -125,7 +126,7 @@ class Versions:
     def components(self) -> dict[str, Component]:
         """State of this room by name."""
         return {
-            **({"linear": self.linear} if self.tower is not None else {}),
+            **({"linear": self.linear} if self.linear is not None else {}),
             "learner": self.learner,
             "challenger": self.challenger,
             "champion": self.champion,

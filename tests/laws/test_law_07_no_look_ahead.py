@@ -146,7 +146,7 @@ class Watch:
         self.visits: list[tuple[int, int, list[list[int]]]] = []
         self.next_items: list[list[list[int]]] = []
         pending, learner = pipeline.learner.pending, pipeline.learner
-        open_, score_next = pending.open, learner._score_next
+        open_, score_next = pending.open, learner._probe._score_next
 
         def opened(visits: Any, user_slice: Any, sampled: Any, *, lists: Any) -> None:
             kept = np.flatnonzero(sampled)
@@ -158,7 +158,7 @@ class Watch:
             self.next_items += lists.tolist()
             score_next(scored, row, lists, known)
 
-        pending.open, learner._score_next = opened, scored  # type: ignore[method-assign]
+        pending.open, learner._probe._score_next = opened, scored  # type: ignore[method-assign]
 
 
 def fold(number: int, records: Sequence[Record]) -> tuple[Pipeline, Watch]:
