@@ -38,7 +38,11 @@ from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
 
+CACHE = "cache"
+"""Folder of a run with what can be made again at any time."""
+
 if TYPE_CHECKING:
+    from stream_rec.model.adapter_round import AdapterRound
     from stream_rec.model.encoder import Encoder
     from stream_rec.model.two_tower import TwoTower
 
@@ -144,6 +148,7 @@ def learner_of(settings: config.Settings) -> Learner:
             rate=learn.learning_rate,
             examination_exponent=learn.examination_exponent,
             cut_examples=learn.light_cut_examples,
+            adapter_visits=settings.model.adapter_visits,
         ),
         tower_of(settings),
     )
@@ -178,22 +183,57 @@ def tower_of(settings: config.Settings) -> TwoTower | None:
         min_examples=settings.model.min_examples,
         seed=settings.run.seed,
     )
-    return TwoTower(encoder_of(settings), plan)
+    encoder = encoder_of(settings)
+    return TwoTower(encoder, plan, rounds_of(settings, encoder))
+
+
+def rounds_of(settings: config.Settings, encoder: Encoder) -> AdapterRound | None:
+    """The adapter's slow rounds; None without an adapter."""
+    if not settings.model.adapter_layers:
+        return None
+    from stream_rec.model.adapter import AdapterRates
+    from stream_rec.model.adapter_round import AdapterRound, RoundPlan
+
+    plan = RoundPlan(
+        every_examples=settings.model.adapter_every_examples,
+        steps=settings.model.adapter_steps,
+        texts_per_tick=settings.model.adapter_texts_per_tick,
+        anchor=settings.model.adapter_anchor,
+        rates=AdapterRates(rate=settings.model.adapter_rate, dropout=settings.model.adapter_dropout),
+    )
+    return AdapterRound(encoder, plan, seed=settings.run.seed)
 
 
 def encoder_of(settings: config.Settings) -> Encoder:
-    """The frozen text encoder.
+    """The frozen text encoder, with what it keeps of texts in the run folder.
 
     Raises:
         SettingsError: it cannot be had.
     """
     from stream_rec.io import encoders
+    from stream_rec.model.bodies import Plan
     from stream_rec.model.encoder import Encoder
+    from stream_rec.model.trunk_cache import TrunkCache
 
     found = encoders.find(settings.model.encoder)
+    cache = None
+    if settings.model.adapter_layers:
+        folder = settings.run_dir / CACHE
+        folder.mkdir(parents=True, exist_ok=True)
+        cache = TrunkCache(str(folder / "trunk"), max_bytes=settings.model.trunk_cache_bytes)
     return Encoder(
-        found.folder, revision=found.revision, max_tokens=settings.model.max_tokens, seed=settings.run.seed
-    )  # fmt: skip
+        found.folder,
+        revision=found.revision,
+        max_tokens=settings.model.max_tokens,
+        seed=settings.run.seed,
+        plan=Plan(
+            pooling=found.pooling,
+            adapter_layers=max(1, settings.model.adapter_layers),
+            rank=settings.model.adapter_rank,
+            alpha=settings.model.adapter_alpha,
+        ),
+        cache=cache,
+    )
 
 
 # ---- the outside
@@ -279,7 +319,7 @@ def clear_run(folder: Path, *, mode: str) -> None:
     if first.get("mode") != mode:
         raise SettingsError(f"{folder} holds something that is not a {mode} run; choose another --out")
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name in ("checkpoints", "figures", "weights"):
+        if path.is_dir() and path.name in ("checkpoints", "figures", "weights", CACHE):
             shutil.rmtree(path)
         elif path.suffix in (".jsonl", ".json"):
             path.unlink()
@@ -294,7 +334,7 @@ def refuse_foreign(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise SettingsError(f"{there} is a file, and a run needs a folder; choose another --out")
-    if there == folder and not is_run(folder) and any(path.name != LOCK_NAME for path in folder.iterdir()):
+    if there == folder and not is_run(folder) and any(path.name not in (LOCK_NAME, CACHE) for path in folder.iterdir()):
         raise SettingsError(f"{folder} holds files and is no run folder; choose another --out")
 
 

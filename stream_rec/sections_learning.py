@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from stream_rec.sections import MAX_ROWS, Section, semantic, split, unique
+from stream_rec.sections import MAX_ROWS, Section, operational, semantic, split, unique
 
 Positive = Literal["click", "view_item", "add_to_cart", "add_to_wishlist", "share", "review", "purchase"]
 Positives = Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(split), AfterValidator(unique)]
@@ -90,5 +90,28 @@ class Model(Section):
     weight_decay: float = semantic(0.0, "Pull of the maps towards their start, a share of each step.", ge=0, le=1)
     clip: float = semantic(1.0, "Largest norm of a step's gradient.", gt=0, le=1_000)
     warm_up_steps: int = semantic(10, "Steps over which the rates rise.", ge=0, le=100_000)
+    adapter_layers: int = semantic(
+        1, "Top layers of the encoder with an adapter; the ones below are computed once a text. 0: no adapter.", ge=0,
+        le=48,
+    )  # fmt: skip
+    adapter_rank: int = semantic(8, "Rank of the adapter.", ge=1, le=256)
+    adapter_alpha: int = semantic(16, "Scale of the adapter: alpha / rank.", ge=1, le=1_024)
+    adapter_rate: float = semantic(0.001, "Step size of the adapter.", gt=0, le=1)
+    adapter_dropout: float = semantic(0.0, "Share of the adapter's input dropped in training.", ge=0, lt=1)
+    adapter_every_examples: int = semantic(
+        20_000, "Examples between two rounds of the adapter.", ge=100, le=1_000_000_000
+    )
+    adapter_steps: int = semantic(40, "Micro-batches of a round.", ge=1, le=100_000)
+    adapter_texts_per_tick: int = semantic(
+        192, "Texts embedded a tick when an adapter embeds the catalogue anew. More: a shorter round, slower ticks.",
+        ge=1, le=65_536,
+    )  # fmt: skip
+    adapter_anchor: float = semantic(0.1, "Pull of an adapter's vectors towards the served ones.", ge=0, le=100)
+    adapter_visits: int = semantic(
+        2_000, "Organic next items at which an adapter is judged, once. More: surer, later.", ge=100, le=1_000_000
+    )
+    trunk_cache_bytes: int = operational(
+        512 * 1_048_576, "Most bytes of the file that keeps the encoder's lower layers.", ge=1_048_576, le=2**40
+    )
     use_text: bool = semantic(True, "Whether texts count; for ablations.")
     use_ids: bool = semantic(True, "Whether items have residuals of their own; for ablations.")

@@ -82,7 +82,7 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         SettingsError: something else is there.
     """
-    known = {"checkpoints", "weights", "figures", "metrics.jsonl", "summary.json", ".lock"}
+    known = {"checkpoints", "weights", "figures", "metrics.jsonl", "summary.json", ".lock", assemble.CACHE}
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file, and a worker needs a folder; set run.dir")
     if folder.is_dir() and any(path.name not in known for path in folder.iterdir()):

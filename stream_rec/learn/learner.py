@@ -17,6 +17,7 @@ import numpy.typing as npt
 from stream_rec.component import Component
 from stream_rec.events import MISSING
 from stream_rec.learn import training
+from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.pending import PendingVisits
@@ -66,6 +67,8 @@ class LearnSettings:
     rate: float = 0.02
     examination_exponent: float = 1.0
     cut_examples: int = 10_000
+    adapter_visits: int = 2_000
+    """Organic next-item examples at which an adapter is judged."""
 
 
 @dataclass(slots=True)
@@ -103,7 +106,8 @@ class Learner:
         self.prequential = Prequential(() if tower else TOWER_MODELS)
         self.reach = Reach(s.item_capacity)
         self.versions = Versions(s.cut_examples, s.seed, s.rate, tower=tower)
-        self._probe = Probe(self.scorer, self.versions, self.prequential, s.micro_batch)
+        self.trial = AdapterTrial(s.seed, s.adapter_visits)
+        self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
         self._tick: _Tick | None = None
 
     def components(self) -> dict[str, Component]:
@@ -120,7 +124,7 @@ class Learner:
             "prequential": self.prequential,
             "reach": self.reach,
             **self.versions.components(),
-            **(self.tower.components() if self.tower else {}),
+            **({"adapter_trial": self.trial.sums, **self.tower.components()} if self.tower else {}),
         }
 
     def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
@@ -194,13 +198,15 @@ class Learner:
         judged = closed.n_organic > 0
         gained = closed.organic_hits[judged, LEARNER] - closed.organic_hits[judged, RANKER]
         self.versions.paired.add(closed.user_key[judged], gained / np.minimum(closed.n_organic[judged], K))
+        if self.tower is not None and self.tower.rounds is not None:
+            self.trial.judge(self.tower.rounds)
         return closed.user
 
     def train(self, max_steps: int | None = None) -> int:
         """Learn from the tick's examples in at most `max_steps` micro-batches; returns how many were used."""
         assert self._tick is not None, "train comes after test"
         batches, self._tick = self._tick.batches[:max_steps], None
-        n = training.train(self.versions, batches, self.tower)
+        n = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1])
         self.versions.progress.n_steps += n
         return n
 
@@ -242,6 +248,7 @@ class Learner:
         """
         self.pending.forget_users(user_key)
         self.versions.paired.forget_users(user_key)
+        self.trial.sums.forget_users(user_key)
 
     def rank(
         self,

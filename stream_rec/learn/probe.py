@@ -6,12 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_rec.learn import training
+from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Positives
-from stream_rec.learn.prequential import GAIN, GROUPS, NEXT_ITEM, Prequential, rank_in
-from stream_rec.learn.scoring import Baselines, Catalogue, Scorer, View, all_lists
+from stream_rec.learn.prequential import GAIN, GROUPS, MODELS, NEXT_ITEM, K, Prequential, rank_in
+from stream_rec.learn.scoring import ON_TRIAL, Baselines, Catalogue, Scorer, View, all_lists
 from stream_rec.learn.versions import Versions
 from stream_rec.model import ranker
 from stream_rec.model.features import Inputs, Profiles
+from stream_rec.model.lists import top
 from stream_rec.model.micro_batch import Examples
 
 Rows = npt.NDArray[np.int32]
@@ -27,11 +29,14 @@ class Probe:
         scorer: reads statistics and histories.
         versions: champion, learner and the ranker alone.
         prequential: where the next-item metrics go.
+        trial: of the adapter, when there is one.
         micro_batch: examples of one training step.
     """
 
-    def __init__(self, scorer: Scorer, versions: Versions, prequential: Prequential, micro_batch: int) -> None:
-        self._scorer, self._versions = scorer, versions
+    def __init__(
+        self, scorer: Scorer, versions: Versions, prequential: Prequential, trial: AdapterTrial, *, micro_batch: int
+    ) -> None:
+        self._scorer, self._versions, self._trial = scorer, versions, trial
         self._prequential, self._micro_batch = prequential, micro_batch
 
     def visit_lists(self, rows: Profiles, catalogue: Catalogue) -> Rows:
@@ -74,7 +79,19 @@ class Probe:
             if scored is not None:
                 lists = all_lists(x, rows, self._scores(x, rows, wanted.task, universe), common=common, view=view)
                 self._score_next(scored, wanted.row[low:high], lists, rows.known)
+                if self._versions.tower is not None and self._versions.tower.on_trial:
+                    weights = self._versions.learner.value
+                    logits = self._scorer.logits(ON_TRIAL, x, rows, weights, task=wanted.task, universe=universe)
+                    self._try_adapter(scored[0], wanted.row[low:high], logits, lists, view)
         return out
+
+    def _try_adapter(self, p: Positives, row: Ints, logits: Floats, lists: Rows, view: View) -> None:
+        """Compare the adapter on trial, whose logits these are, with the served encoder on what no slate caused."""
+        tried = top(logits, K, view.universe, view.allowed)[0]
+        both = np.stack([tried, lists[:, MODELS.index("learner")]], axis=1)
+        hit = (rank_in(both, p.item[row]) >= 0).astype(np.float64)
+        organic = p.source[row] == 0
+        self._trial.add(p.user_key[row][organic], hit[organic, 0], hit[organic, 1])
 
     def _scores(self, x: Inputs, rows: Profiles, task: int, universe: Rows) -> dict[str, Floats]:
         v, logits = self._versions, self._scorer.logits

@@ -24,6 +24,8 @@ Mask = npt.NDArray[np.bool_]
 BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR = 1, 2, 4, 8
 """Bits of a slot's reasons."""
 POPULAR_RANK = 100
+ON_TRIAL = "on trial"
+"""The learner with the text embeddings of the adapter that is being tried."""
 
 
 class Ranked(NamedTuple):

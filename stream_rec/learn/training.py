@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 SEED_VISIT, SEED_NEXT = 11, 12
 
@@ -96,10 +97,16 @@ def examples(wanted: Wanted, x: Inputs, universe: Rows, *, low: int, high: int, 
     return Examples(wanted.task, x, rows, universe, user, column, share, mean.astype(np.float32))
 
 
-def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None) -> int:
+def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None, popularity: Doubles) -> int:
     """One Adam step of the ranker for each micro-batch and kind of user in it, then the tower from all of them.
 
     Ranker and tower learn one softmax over the sum of their logits; the tower sees the ranker as it was at each step.
+
+    Args:
+        versions: the parameter sets.
+        batches: examples.
+        tower: the text tower; None: there is none.
+        popularity: decayed counts of the item rows.
 
     Returns:
         The micro-batches used.
@@ -116,7 +123,7 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
             ranked += tower.logits("learner", batch.rows, tasks, batch.universe)
         _step(versions.learner, batch, ranked)
     if tower is not None:
-        tower.train(batches, base)
+        tower.train(batches, base, popularity)
     return len(batches)
 
 

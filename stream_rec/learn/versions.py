@@ -11,7 +11,6 @@ from stream_rec.learn.gate import PairedRecall, verdict
 from stream_rec.model.ranker import Learner, Weights
 
 if TYPE_CHECKING:
-    from stream_rec.model.tower import TowerWeights
     from stream_rec.model.two_tower import TwoTower
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -79,10 +78,13 @@ class Versions:
         """Say how many examples the stream gave."""
         self.progress.n_examples += n_examples
         self.progress.n_since_cut += n_examples
+        if self.tower is not None:
+            self.tower.count(n_examples)
 
     def cut_due(self) -> bool:
         """Whether enough examples came since the last cut and no challenger is waiting."""
-        return self.progress.n_since_cut >= self.cut_examples and not self.progress.challenger
+        due = self.progress.n_since_cut >= self.cut_examples or (self.tower is not None and self.tower.ready)
+        return due and not self.progress.challenger
 
     def cut(self) -> Cut:
         """Freeze a copy of the learner as the challenger and judge it.
@@ -120,8 +122,7 @@ class Versions:
     def tensors(self, which: str) -> Tensors:
         """What the weight file of a parameter set holds; `which` is `champion` or `challenger`."""
         weights: Weights = getattr(self, which)
-        tower: TowerWeights | None = getattr(self.tower, which, None)
-        return {"ranker": weights.value.copy(), **(tower.tensors() if tower is not None else {})}
+        return {"ranker": weights.value.copy(), **(self.tower.tensors(which) if self.tower is not None else {})}
 
     def components(self) -> dict[str, Component]:
         """State of this room by name."""

@@ -70,13 +70,13 @@ class AdapterTrainer(Component):
 
     def adapter(self) -> Adapter:
         """A copy of the parameters by name."""
-        return {name: part.copy() for name, part in self._parts(self.value).items()}
+        return {name: part.copy() for name, part in self.named(self.value).items()}
 
     def forward(self, texts: Sequence[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Unit vectors [n, dim] of texts under the adapter, and the parameters that gradients go into."""
         device = self.encoder.plan.device
         parameters = {
-            name: torch.tensor(part, device=device).requires_grad_() for name, part in self._parts(self.value).items()
+            name: torch.tensor(part, device=device).requires_grad_() for name, part in self.named(self.value).items()
         }
         return self.encoder.forward(texts, parameters, self._dropout()), parameters
 
@@ -112,7 +112,7 @@ class AdapterTrainer(Component):
         moved = mean / (np.sqrt(square) + EPSILON) + self.rates.decay * self.value
         self.value = (self.value - rate * moved).astype(np.float32)
 
-    def _parts(self, vector: Floats) -> Adapter:
+    def named(self, vector: Floats) -> Adapter:
         """Views into a vector by name."""
         ends = np.cumsum([int(np.prod(shape)) for _, shape in self.layout])
         return {

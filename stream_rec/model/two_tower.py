@@ -11,6 +11,7 @@ import torch
 
 from stream_rec.component import Component
 from stream_rec.model import tower, tower_learning
+from stream_rec.model.adapter_round import CUT, READY, TRIAL, AdapterRound
 from stream_rec.model.carry import Carry
 from stream_rec.model.features import Profiles
 from stream_rec.model.item_texts import Embedder, ItemTexts
@@ -22,6 +23,10 @@ from stream_rec.model.tower_learning import Moments, Part, Rates
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+ON_TRIAL = "on trial"
+"""The learner with the text embeddings of the adapter that is being tried."""
 
 
 class TowerPlan(NamedTuple):
@@ -45,16 +50,20 @@ class TwoTower:
     Args:
         embedder: of the texts.
         plan: how it learns.
+        rounds: the adapter's slow rounds; None: the encoder stays as it is.
     """
 
-    def __init__(self, embedder: Embedder, plan: TowerPlan | None = None) -> None:
+    def __init__(self, embedder: Embedder, plan: TowerPlan | None = None, rounds: AdapterRound | None = None) -> None:
         torch.set_num_threads(1)
-        self._embedder, self.plan = embedder, plan or TowerPlan()
+        self._embedder: Embedder = rounds or embedder
+        self.plan, self.rounds = plan or TowerPlan(), rounds
         ids, seed = self.plan.ids, None if self.plan.text else self.plan.seed
         self.texts, self.neighbours = ItemTexts(embedder.dim), TextNeighbours()
         self.learner, self.challenger, self.champion = (TowerWeights(embedder.dim, seed) for _ in range(3))
         self.moments, self.carry = Moments(self.learner, self.plan.rates), Carry()
         self._vectors = {name: Vectors(getattr(self, name), ids=ids) for name in ("learner", "champion")}
+        self._vectors[ON_TRIAL] = Vectors(self.learner, ids=ids)
+        self._text_of: Callable[[int], str] = str
 
     def components(self) -> dict[str, Component]:
         """Everything that is state, by name."""
@@ -66,6 +75,7 @@ class TwoTower:
             "tower_champion": self.champion,
             "tower_moments": self.moments,
             "tower_carry": self.carry,
+            **(self.rounds.components() if self.rounds is not None else {}),
         }
 
     def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
@@ -73,14 +83,18 @@ class TwoTower:
         self.texts.tell(rows if self.plan.text else (), n_items)
         for weights in (self.learner, self.champion):
             weights.reserve(len(self.texts.table))
+        self._text_of = text_of
         changed = self.texts.embed(quota, text_of, self._embedder)
+        if self.rounds is not None:
+            self.rounds.advance(changed, n_items, text_of)
+            self._vectors[ON_TRIAL].drop()
         if len(changed):
             self.neighbours.renew(changed, self.texts.table)
             for vectors in self._vectors.values():
                 vectors.drop(changed)
 
     def logits(self, which: str, rows: Profiles, task: Ints, universe: Rows) -> Floats:
-        """Logits float32 [B, U] of one parameter set, `learner` or `champion`. Pure.
+        """Logits float32 [B, U] of one parameter set: `learner`, `champion`, or the learner ON_TRIAL. Pure.
 
         Args:
             which: the parameter set.
@@ -89,8 +103,9 @@ class TwoTower:
             universe: item rows, rising.
         """
         with torch.no_grad():
-            vectors = torch.from_numpy(self._vectors[which].table(self.texts.table))
-            p = getattr(self, which).parameters()
+            texts = self.rounds.candidate if which == ON_TRIAL and self.rounds is not None else self.texts
+            vectors = torch.from_numpy(self._vectors[which].table(texts.table))
+            p = (self.champion if which == "champion" else self.learner).parameters()
             user = torch.zeros(len(task), self.texts.dim)
             for one in np.unique(task).tolist():
                 some = np.flatnonzero(task == one)
@@ -107,12 +122,28 @@ class TwoTower:
         out: Floats = user @ table[universe].astype(np.float32).T
         return out
 
-    def train(self, batches: Sequence[Examples], base: Sequence[Floats]) -> None:
+    @property
+    def on_trial(self) -> bool:
+        """Whether an adapter is to be compared with the served one."""
+        return self.rounds is not None and self.rounds.phase == TRIAL
+
+    @property
+    def ready(self) -> bool:
+        """Whether an adapter has won and waits for its version."""
+        return self.rounds is not None and self.rounds.phase == READY
+
+    def count(self, n_examples: int) -> None:
+        """Say how many examples the stream gave."""
+        if self.rounds is not None:
+            self.rounds.count(n_examples)
+
+    def train(self, batches: Sequence[Examples], base: Sequence[Floats], popularity: Doubles) -> None:
         """Learn from the examples of a tick in the plan's steps, or keep them until enough have come together.
 
         Args:
             batches: examples with their profiles and targets.
             base: logits [B, U] of everything but the tower, one a batch.
+            popularity: decayed counts of the item rows, float64.
         """
         if not self.plan.steps:
             return
@@ -124,16 +155,34 @@ class TwoTower:
         for _ in range(self.plan.steps if parts else 0):
             gradients, n = tower_learning.gradients(self.learner, texts, parts, ids=self.plan.ids)
             self.moments.step(self.learner, gradients, n)
+        if parts:
             self._vectors["learner"].drop()
+            self._vectors[ON_TRIAL].drop()
+        if parts and self.rounds is not None:
+            held = np.zeros(len(texts), np.float64)
+            held[: len(popularity)] = popularity[: len(held)]
+            self.rounds.learn(self.learner, texts, parts, popularity=held, text_of=self._text_of)
 
-    def cut(self) -> Tensors:
-        """Freeze the learner as the challenger; returns its values."""
+    def tensors(self, which: str) -> Tensors:
+        """What a version's file says of the `champion` or the `challenger`."""
+        weights = self.champion if which == "champion" else self.challenger
+        adapter = self.rounds.tensors(challenger=which == "challenger") if self.rounds is not None else {}
+        return weights.tensors() | adapter
+
+    def cut(self) -> None:
+        """Freeze the learner as the challenger."""
         self.challenger.copy_from(self.learner)
-        return self.challenger.tensors()
+        if self.rounds is not None:
+            self.rounds.cut()
 
     def promote(self) -> None:
-        """Let the challenger serve."""
+        """Let the challenger serve, with the adapter that was waiting for it."""
         self.champion.copy_from(self.challenger)
+        if self.rounds is not None and self.rounds.phase == CUT:
+            self.texts.table = self.rounds.adopt().table.copy()
+            self.texts.reserve(len(self.champion.bias))
+            for vectors in self._vectors.values():
+                vectors.drop()
         self.champion.reserve(len(self.texts.table))
         self._vectors["champion"].drop()
 
@@ -142,6 +191,7 @@ class TwoTower:
         self.learner.copy_from(self.champion)
         self.moments.restart(self.learner)
         self._vectors["learner"].drop()
+        self._vectors[ON_TRIAL].drop()
 
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
@@ -155,6 +205,8 @@ class TwoTower:
             self.carry,
         ):
             part.forget_items(rows)
+        if self.rounds is not None:
+            self.rounds.forget_items(rows)
         for vectors in self._vectors.values():
             vectors.drop(rows)
 
