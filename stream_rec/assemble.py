@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from stream_rec import config
+from stream_rec import build, config
 from stream_rec.adapters.registry import ADAPTERS
 from stream_rec.errors import SettingsError
 from stream_rec.events import Kind, Topic
@@ -185,6 +185,29 @@ def tower_of(settings: config.Settings) -> TwoTower | None:
     )
     encoder = encoder_of(settings)
     return TwoTower(encoder, plan, rounds_of(settings, encoder))
+
+
+def build_of(settings: config.Settings) -> dict[str, str]:
+    """What computes, by name; see `build.describe`."""
+    return build.describe(encoder_revision(settings))
+
+
+def build_digest(settings: config.Settings) -> str:
+    """16 hex digits that stand for `build_of`."""
+    return build.digest(encoder_revision(settings))
+
+
+def encoder_revision(settings: config.Settings) -> str | None:
+    """Stands for the encoder's files; None without an encoder.
+
+    Raises:
+        SettingsError: the encoder cannot be had.
+    """
+    if settings.model.encoder in ("none", config.AUTO):
+        return None
+    from stream_rec.io import encoders
+
+    return encoders.find(settings.model.encoder).revision
 
 
 def rounds_of(settings: config.Settings, encoder: Encoder) -> AdapterRound | None:

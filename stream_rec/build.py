@@ -15,16 +15,18 @@ import numpy as np
 from stream_rec import __version__
 
 LIBRARIES = ("cryptography", "msgspec", "numpy", "safetensors", "threadpoolctl")
+LEARNED_WITH = ("tokenizers", "torch", "transformers")
+"""What a text encoder is run with."""
 
 
 @cache
-def describe() -> dict[str, str]:
-    """Everything that may change a bit of the result, by name."""
+def describe(encoder: str | None = None) -> dict[str, str]:
+    """Everything that may change a bit of the result, by name; `encoder` is the text encoder's revision, if any."""
     source = hashlib.sha256()
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
         source.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *(LEARNED_WITH if encoder else ()))}
     return {
         "stream_rec": __version__,
         "source": source.hexdigest()[:16],
@@ -34,6 +36,7 @@ def describe() -> dict[str, str]:
         "threads": "1",
         "device": "cpu",
         **libraries,
+        **({"encoder": encoder} if encoder else {}),
     }
 
 
@@ -44,6 +47,6 @@ def _instruction_set() -> str:
 
 
 @cache
-def digest() -> str:
-    """16 hex digits that stand for `describe()`."""
-    return hashlib.sha256(msgspec.json.encode(describe(), order="sorted")).hexdigest()[:16]
+def digest(encoder: str | None = None) -> str:
+    """16 hex digits that stand for `describe(encoder)`."""
+    return hashlib.sha256(msgspec.json.encode(describe(encoder), order="sorted")).hexdigest()[:16]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from stream_rec import assemble, build, config, report, summary
+from stream_rec import assemble, config, report, summary
 from stream_rec.clock import ManualClock
 from stream_rec.demo import DemoView
 from stream_rec.effects import Effects
@@ -138,7 +138,9 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         figures.receive(effects)
 
     genesis = {"mode": "demo", "pipeline": settings.pipeline.name, "semantic": config.semantic(settings)}
-    identity = Identity(config.semantic_digest(settings)[:16], build.digest(), settings.worker.instance, genesis)
+    identity = Identity(
+        config.semantic_digest(settings)[:16], assemble.build_digest(settings), settings.worker.instance, genesis
+    )
     try:
         loop = Loop(
             lambda: assemble.pipeline_of(settings),

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, build, config, summary
+from stream_rec import assemble, config, summary
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
 from stream_rec.fold import Identity
@@ -53,10 +53,10 @@ def run_replay(
         "mode": "replay",
         "pipeline": settings.pipeline.name,
         "semantic": config.semantic(settings),
-        "build_of": build.describe(),
+        "build_of": assemble.build_of(settings),
         "input": assemble.input_of(events=events, items=items, since_ms=since, until_ms=until),
     }
-    identity = Identity(config.semantic_digest(settings)[:16], build.digest(), "replay", genesis)
+    identity = Identity(config.semantic_digest(settings)[:16], assemble.build_digest(settings), "replay", genesis)
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
     try:
         same_run(next(iter(ports.publisher.read_ledger()), None), identity)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, assemble_kafka, assemble_stored, build, config, summary
+from stream_rec import assemble, assemble_kafka, assemble_stored, config, summary
 from stream_rec.assemble_stored import OpenedReplay, Stretch
 from stream_rec.clock import SystemClock
 from stream_rec.errors import JobFailed, SettingsError
@@ -87,7 +87,9 @@ class _Replay:
         asked, opened = self._asked, self._opened
         stretch = self._stretch()
         ports = opened.ports(stretch, until_ms=asked.until_ms)
-        identity = Identity(config.semantic_digest(self._own)[:16], build.digest(), "replay", self._genesis)
+        identity = Identity(
+            config.semantic_digest(self._own)[:16], assemble.build_digest(self._own), "replay", self._genesis
+        )
         with Stopping() as stopping, Progress("replay") as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(self._own),
@@ -170,7 +172,7 @@ class _Replay:
             "mode": "replay",
             "pipeline": self._own.pipeline.name,
             "semantic": config.semantic(self._own),
-            "build_of": build.describe(),
+            "build_of": assemble.build_of(self._own),
             "input": {
                 **given,
                 "topics": assemble_kafka.input_names(self._live),

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, build, component, config
+from stream_rec import assemble, component, config
 from stream_rec.events import Topic
 from stream_rec.pipeline import Pipeline
 
@@ -81,7 +81,7 @@ def of_state(pipeline: Pipeline, settings: config.Settings) -> dict[str, Any]:
         "joins": pipeline.facts.joiner.counts(),
         "encoder": settings.model.encoder,
         "settings_digest": config.semantic_digest(settings)[:16],
-        "build_digest": build.digest(),
+        "build_digest": assemble.build_digest(settings),
         "seed": settings.run.seed,
         "n_ticks": pipeline.positions.number,
         "ledger_chain": pipeline.positions.chain,

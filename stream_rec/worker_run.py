@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stream_rec import assemble, assemble_kafka, build, config, health, summary
+from stream_rec import assemble, assemble_kafka, config, health, summary
 from stream_rec.assemble_kafka import Opened
 from stream_rec.clock import Clock, SystemClock
 from stream_rec.effects import Effects
@@ -230,10 +230,10 @@ class Supervisor:
             "mode": "worker",
             "pipeline": s.pipeline.name,
             "semantic": config.semantic(s),
-            "build_of": build.describe(),
+            "build_of": assemble.build_of(s),
         }
         return Identity(
-            config.semantic_digest(s)[:16], build.digest(), s.worker.instance, genesis, session=self._session
+            config.semantic_digest(s)[:16], assemble.build_digest(s), s.worker.instance, genesis, session=self._session
         )
 
     def _beginning(self, opened: Opened) -> Beginning:

@@ -170,7 +170,7 @@ def test_another_build_goes_on_and_records_which_ticks_it_folded_otherwise(monke
     interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
     for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
         path.write_bytes(b"torn")
-    monkeypatch.setattr(replay.build, "digest", lambda: "another build")
+    monkeypatch.setattr(replay.assemble, "build_digest", lambda _: "another build")
     monkeypatch.setattr(slates, "POLICY_VERSION", 2)
     replay.run_replay(settings, events=shop[0], items=shop[1])
     ledger = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]

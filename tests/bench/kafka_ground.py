@@ -23,6 +23,8 @@ from stream_rec.events import Topic
 from tests.integration.broker import Broker, find, free_port
 
 KEY = "a key of the benchmarks"
+OWN = {"STREAM_REC_PRIVACY__KEY": KEY, "STREAM_REC_MODEL__ENCODER": os.environ.get("STREAM_REC_MODEL__ENCODER", "none")}
+"""Environment of the workers; the light models unless another encoder is asked for."""
 N_PARTITIONS = 2
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -67,7 +69,7 @@ class Ground:
 
     def settings(self, *sets: str) -> config.Settings:
         """What every command here runs under."""
-        return config.load(None, [*self.sets, *sets], {"STREAM_REC_PRIVACY__KEY": KEY})
+        return config.load(None, [*self.sets, *sets], OWN)
 
     def access(self) -> assemble_kafka.Access:
         """How the broker is reached."""
@@ -131,7 +133,7 @@ class Ground:
 
 def environment() -> dict[str, str]:
     """That of every command: ours, with the privacy key."""
-    return os.environ | {"STREAM_REC_PRIVACY__KEY": KEY}
+    return os.environ | OWN
 
 
 class WorkerProcess:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from stream_rec import assemble, build, config
+from stream_rec import assemble, config
 from stream_rec.events import Topic
 from stream_rec.io.checkpoint import FolderCheckpoints
 from stream_rec.loop import FORMAT, settle_memory
@@ -63,7 +63,7 @@ def make(folder: Path, settings: config.Settings, *, seed: int, n_events: int, n
         "cut_at_ms": pipeline.positions.record_time_ms(),
         "settings": digest,
         "semantic": config.semantic(settings),
-        "build": build.digest(),
+        "build": assemble.build_digest(settings),
     }
     store = FolderCheckpoints(out / "checkpoints")
     store.save("0000000000-0000000000000000", manifest, pipeline.snapshot())
