@@ -15,7 +15,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from stream_rec.model import packed
-from stream_rec.model.packed import PROJECTIONS, Low, PackedLayer, Places, places_of, spans
+from stream_rec.model.packed import PROJECTIONS, Low, PackedLayer, Places, grids_of, places_of, spans
 
 Floats = npt.NDArray[np.float32]
 States = npt.NDArray[Any]
@@ -149,13 +149,16 @@ class PackedBody:
     def free(self, states: Sequence[States], adapter: Tensors, dropout: Dropout | None) -> torch.Tensor:
         """See `Body.free`; the adapter stays apart from the weights."""
         lengths = np.array([len(rows) for rows in states], np.int64)
-        places = places_of(lengths, len(states), int(lengths.max()), self._device)
-        x = self._load(states, None)
+        order = np.argsort(lengths, kind="stable")
+        grids = grids_of(lengths[order], self._device)
+        x = self._load([states[i] for i in order.tolist()], None)
         for i in range(self._n_lower, len(self._layers)):
             layer, lora = self._layers[i], self._lora(adapter, i)
             keep = None if dropout is None else dropout(x.shape).to(x)
-            x = layer.finish(x, layer.project_apart(x, lora, self._scale, keep), places)
-        return packed.pool(x, places, self._pooling)
+            x = layer.finish(x, layer.project_apart(x, lora, self._scale, keep), *grids)
+        parts = torch.split(x, [len(grid.text) for grid in grids])
+        pooled = torch.cat([packed.pool(part, grid, self._pooling) for part, grid in zip(parts, grids, strict=True)])
+        return pooled[torch.from_numpy(np.argsort(order)).to(self._device)]
 
     def _embed(self, token: npt.NDArray[np.int64], places: Places) -> torch.Tensor:
         at = torch.full((1, len(token)), self._first_place, device=self._device)

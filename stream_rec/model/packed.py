@@ -85,6 +85,20 @@ def spans(lengths: Ints) -> Iterator[Span]:
         at = end
 
 
+def grids_of(lengths: Ints, device: torch.device) -> list[Places]:
+    """Grids for texts of rising `lengths`, one a width: short texts need not pay the attention of the longest.
+
+    >>> [(grid.n_texts, grid.width) for grid in grids_of(np.array([3, 8, 9, 20]), torch.device("cpu"))]
+    [(2, 8), (1, 16), (1, 24)]
+    """
+    width = -(-lengths // LENGTH_STEP) * LENGTH_STEP
+    bounds = np.flatnonzero(np.diff(width)) + 1
+    return [
+        places_of(part, len(part), -(-int(part[-1]) // LENGTH_STEP) * LENGTH_STEP, device)
+        for part in np.split(lengths, bounds)
+    ]
+
+
 class PackedLayer:
     """One frozen layer. Weights are copied: those of a mapped file may lie at any address, which products can tell.
 
@@ -132,21 +146,29 @@ class PackedLayer:
             parts[at] = parts[at] + scale * functional.linear(z, b.to(x.dtype))
         return torch.cat(parts, dim=1)
 
-    def finish(self, x: torch.Tensor, projected: torch.Tensor, places: Places) -> torch.Tensor:
-        """States [tokens, H] above this layer; tokens beyond those of `places` attend to nothing."""
-        width, n = x.shape[1], len(places.text)
-        grid = x.new_zeros(places.n_texts, places.width, 3 * width)
-        grid[places.text, places.place] = projected[:n]
-        shape = (places.n_texts, places.width, 3, self._n_heads, width // self._n_heads)
-        query, key, value = grid.view(shape).permute(2, 0, 3, 1, 4)
-        seen = attend(query, key, value, places.mask).transpose(1, 2).reshape(places.n_texts, places.width, width)
-        flat = seen[places.text, places.place]
-        if n < len(x):
-            flat = torch.cat([flat, flat.new_zeros(len(x) - n, width)])
+    def finish(self, x: torch.Tensor, projected: torch.Tensor, *grids: Places) -> torch.Tensor:
+        """States [tokens, H] above this layer; the tokens of each grid in turn, those beyond attend to nothing."""
+        width = x.shape[1]
+        sizes = [len(grid.text) for grid in grids]
+        parts = torch.split(projected, [*sizes, len(x) - sum(sizes)])
+        seen = [self._seen(part, grid) for part, grid in zip(parts, grids, strict=False)]
+        if sum(sizes) < len(x):
+            seen.append(x.new_zeros(len(x) - sum(sizes), width))
+        flat = torch.cat(seen) if len(seen) > 1 else seen[0]
         (gain_1, shift_1, eps_1), (gain_2, shift_2, eps_2) = self._norms
         x = functional.layer_norm(functional.linear(flat, *self._attended) + x, (width,), gain_1, shift_1, eps_1)
         wide = self._activation(functional.linear(x, *self._wide))
         return functional.layer_norm(functional.linear(wide, *self._narrow) + x, (width,), gain_2, shift_2, eps_2)
+
+    def _seen(self, projected: torch.Tensor, places: Places) -> torch.Tensor:
+        """What the tokens of one grid attend to, [tokens, H]."""
+        width = projected.shape[1] // 3
+        grid = projected.new_zeros(places.n_texts, places.width, 3 * width)
+        grid[places.text, places.place] = projected
+        shape = (places.n_texts, places.width, 3, self._n_heads, width // self._n_heads)
+        query, key, value = grid.view(shape).permute(2, 0, 3, 1, 4)
+        seen = attend(query, key, value, places.mask).transpose(1, 2).reshape(places.n_texts, places.width, width)
+        return seen[places.text, places.place]
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

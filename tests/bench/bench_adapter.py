@@ -41,23 +41,20 @@ CACHE_BYTES = 2 << 30
 
 
 def product_names(n: int) -> list[str]:
-    """`n` different names, drawn with seed 0."""
+    """`n` different names: of `retrotech-catalogue` first, drawn with seed 0, then of `home-depot-search`."""
     home = Path(os.environ.get("STREAM_REC_DATA", "../shared/data"))
     names: dict[str, None] = {}
-    for file, column in (
-        ("retrotech-catalogue/products.csv.gz", "name"),
-        ("home-depot-search/pairs.csv.gz", "product_title"),
+    for file, column, escape in (
+        ("retrotech-catalogue/products.csv.gz", "name", "\\"),
+        ("home-depot-search/pairs.csv.gz", "product_title", None),
     ):
         if not (home / file).exists():
             sys.exit(f"no {home / file}: set STREAM_REC_DATA")
         with gzip.open(home / file, "rt", encoding="utf-8", newline="") as lines:
-            escape = "\\" if "retrotech" in file else None
-            names |= dict.fromkeys(row[column] for row in csv.DictReader(lines, escapechar=escape) if row[column])
-        if len(names) >= n:
-            break
-    known = list(names)
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(known))
-    return [known[i] for i in order[:n]]
+            own = list(dict.fromkeys(row[column] for row in csv.DictReader(lines, escapechar=escape) if row[column]))
+        order = np.random.Generator(np.random.PCG64(0)).permutation(len(own))
+        names |= dict.fromkeys(own[i] for i in order)
+    return list(names)[:n]
 
 
 def cpu_s(work: Callable[[], Any]) -> float:
