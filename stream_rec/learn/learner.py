@@ -149,10 +149,20 @@ class Learner:
         takes = first_takes(p, histories, catalogue.born)
         share = 4 if batch.lagging else 1
         visits = training.wanted_visits(
-            p, takes, limit=s.max_visit_examples // share, seed=s.seed, exponent=s.examination_exponent
+            p,
+            takes,
+            limit=s.max_visit_examples // share,
+            seed=s.seed,
+            exponent=s.examination_exponent,
+            tick=batch.number,
         )
         following = training.wanted_next(
-            p, takes, limit=s.max_next_examples // share, seed=s.seed, exponent=s.examination_exponent
+            p,
+            takes,
+            limit=s.max_next_examples // share,
+            seed=s.seed,
+            exponent=s.examination_exponent,
+            tick=batch.number,
         )
         groups = self._groups(catalogue.n_items)
         self._open(batch.visits, histories, catalogue)

@@ -70,12 +70,15 @@ class Probe:
         shared = statistics.shared(universe)
         view = View.of(universe, catalogue)
         common = Baselines.of(statistics, universe, view.allowed)
+        rivals = self._scorer.rivals(catalogue, universe, wanted.item, wanted.draw)
+        sampled = None if rivals.log_share is None else statistics.shared(rivals.universe)
         for low in range(0, len(wanted), size):
             high = min(low + size, len(wanted))
             rows = everyone.pick(np.arange(low, high))
             x = self._scorer.inputs(rows, shared, universe, catalogue)
             if not catalogue.nothing_known:
-                out.append(training.examples(wanted, x, universe, low=low, high=high, rows=rows))
+                own = x if sampled is None else self._scorer.inputs(rows, sampled, rivals.universe, catalogue)
+                out.append(training.examples(wanted, own, rivals, low=low, high=high, rows=rows))
             if scored is not None:
                 lists = all_lists(x, rows, self._scores(x, rows, wanted.task, universe), common=common, view=view)
                 self._score_next(scored, wanted.row[low:high], lists, rows.known)

@@ -14,6 +14,7 @@ from stream_rec.learn.batch import HistoryReader
 from stream_rec.learn.prequential import MODELS, K
 from stream_rec.model import lists, ranker
 from stream_rec.model.features import TOGETHER, Inputs, Profiles, Statistics, inputs, profiles
+from stream_rec.model.micro_batch import Rivals
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -115,6 +116,29 @@ class Scorer:
         joined = np.unique(np.concatenate(pools))
         joined = joined[(joined >= 0) & (joined < n)].astype(np.int32)
         return joined if known is None else joined[known[joined]]
+
+    def rivals(self, catalogue: Catalogue, universe: Rows, target: Rows, draw: int) -> Rivals:
+        """What examples learn to tell their targets from: the whole catalogue, or above `full_items` a sample of it.
+
+        Half of the draws are uniform, half by decayed popularity, all with replacement; the targets are there too, with
+        the same chance in the correction, so that popular ones are not pushed down for being sampled more often.
+
+        Args:
+            catalogue: what is there.
+            universe: what the same users are scored over.
+            target: item rows [T].
+            draw: seed.
+        """
+        known = np.arange(catalogue.n_items) if catalogue.known is None else np.flatnonzero(catalogue.known)
+        if len(known) <= self.full_items:
+            return Rivals(universe)
+        mass = self.statistics.decayed.mass[known, 1] + 1e-9
+        share = 0.5 / len(known) + 0.5 * mass / mass.sum()
+        rng = np.random.Generator(np.random.PCG64(draw))
+        drawn = rng.choice(len(known), self.pool_items, p=share)
+        chosen = np.union1d(drawn, np.flatnonzero(np.isin(known, target)))
+        log_share = np.log(-np.expm1(self.pool_items * np.log1p(-share[chosen])))
+        return Rivals(known[chosen].astype(np.int32), log_share.astype(np.float32))
 
     def inputs(self, rows: Profiles, shared: Floats, universe: Rows, catalogue: Catalogue) -> Inputs:
         """Features of some profiles."""

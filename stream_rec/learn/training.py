@@ -13,7 +13,8 @@ from stream_rec.learn.batch import Positives
 from stream_rec.learn.examples import ORDER_STAND_IN, Takes, lowest_hash, weight_of
 from stream_rec.model import ranker
 from stream_rec.model.features import Inputs, Profiles
-from stream_rec.model.micro_batch import Examples
+from stream_rec.model.micro_batch import Examples, Rivals
+from stream_rec.stream.sampling import hash_one
 
 if TYPE_CHECKING:
     from stream_rec.learn.versions import Versions
@@ -44,12 +45,16 @@ class Wanted:
     item: Rows
     weight: Floats
     """[T]."""
+    draw: int
+    """Seed of the negatives, where the catalogue is too large to be compared with whole."""
 
     def __len__(self) -> int:
         return len(self.pointer)
 
 
-def wanted_visits(positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float) -> Wanted:
+def wanted_visits(
+    positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float, tick: int = 0
+) -> Wanted:
     """One example a visit that took something in this tick; orders without a user or session teach no ranker."""
     use = np.flatnonzero(takes.fresh & (positives.stand_in < ORDER_STAND_IN) & (positives.visit >= 0))
     visits, first, example = np.unique(positives.visit[use], return_index=True, return_inverse=True)
@@ -67,10 +72,11 @@ def wanted_visits(positives: Positives, takes: Takes, *, limit: int, seed: int, 
         place[example][target],
         positives.item[use[target]],
         weight_of(positives, exponent)[use[target]],
+        hash_one(seed, SEED_VISIT, tick),
     )
 
 
-def wanted_next(positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float) -> Wanted:
+def wanted_next(positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float, tick: int = 0) -> Wanted:
     """One example a first take that had something of its visit before it."""
     use = np.flatnonzero(takes.fresh & takes.inside & (positives.stand_in < ORDER_STAND_IN))
     use = use[lowest_hash(positives.event[use], limit, seed + SEED_NEXT)]
@@ -83,18 +89,20 @@ def wanted_next(positives: Positives, takes: Takes, *, limit: int, seed: int, ex
         np.arange(len(use)),
         positives.item[use],
         weight_of(positives, exponent)[use],
+        hash_one(seed, SEED_NEXT, tick),
     )
 
 
-def examples(wanted: Wanted, x: Inputs, universe: Rows, *, low: int, high: int, rows: Profiles) -> Examples:
+def examples(wanted: Wanted, x: Inputs, rivals: Rivals, *, low: int, high: int, rows: Profiles) -> Examples:
     """The examples `low` to `high` with their features `x`; targets outside the universe are left out."""
+    universe = rivals.universe
     column = np.minimum(np.searchsorted(universe, wanted.item), max(len(universe) - 1, 0))
     mine = (wanted.example >= low) & (wanted.example < high) & (universe[column] == wanted.item)
     user, column, weight = wanted.example[mine] - low, column[mine], wanted.weight[mine].astype(np.float64)
     total, n = np.bincount(user, weight, high - low), np.bincount(user, minlength=high - low)
     share = (weight / np.maximum(total, 1e-9)[user]).astype(np.float32)
     mean = total / np.maximum(n, 1)
-    return Examples(wanted.task, x, rows, universe, user, column, share, mean.astype(np.float32))
+    return Examples(wanted.task, x, rows, rivals, user, column, share, mean.astype(np.float32))
 
 
 def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None, popularity: Doubles) -> int:
@@ -113,14 +121,14 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
     """
     base = []
     for batch in batches:
-        ranked = ranker.score(batch.inputs, versions.learner.value[batch.task])
+        ranked = batch.rivals.corrected(ranker.score(batch.inputs, versions.learner.value[batch.task]))
         if tower is not None:
             base.append(ranked.copy())
             linear = versions.linear
             if linear is not None:
-                _step(linear, batch, ranker.score(batch.inputs, linear.value[batch.task]))
+                _step(linear, batch, batch.rivals.corrected(ranker.score(batch.inputs, linear.value[batch.task])))
             tasks = np.full(batch.rows.n_users, batch.task, np.int64)
-            ranked += tower.logits("learner", batch.rows, tasks, batch.universe)
+            ranked += tower.logits("learner", batch.rows, tasks, batch.rivals.universe)
         _step(versions.learner, batch, ranked)
     if tower is not None:
         tower.train(batches, base, popularity)

@@ -221,7 +221,7 @@ def _merged(batches: Sequence[Examples], base: Sequence[Floats]) -> list[Part]:
         part = Part(
             task,
             Recent(*(np.concatenate([getattr(b.rows, name) for b, _ in own]) for name in ("recent", "recent_here"))),
-            own[0][0].universe,
+            own[0][0].rivals.universe,
             np.concatenate([batch.user + start for (batch, _), start in zip(own, starts, strict=True)]),
             np.concatenate([batch.column for batch, _ in own]),
             np.concatenate([batch.share for batch, _ in own]),
