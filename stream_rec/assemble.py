@@ -220,6 +220,7 @@ def rounds_of(settings: config.Settings, encoder: Encoder) -> AdapterRound | Non
     plan = RoundPlan(
         every_examples=settings.model.adapter_every_examples,
         steps=settings.model.adapter_steps,
+        patience=settings.model.adapter_patience,
         texts_per_tick=settings.model.adapter_texts_per_tick,
         anchor=settings.model.adapter_anchor,
         rates=AdapterRates(rate=settings.model.adapter_rate, dropout=settings.model.adapter_dropout),

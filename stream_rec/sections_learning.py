@@ -102,6 +102,9 @@ class Model(Section):
         20_000, "Examples between two rounds of the adapter.", ge=100, le=1_000_000_000
     )
     adapter_steps: int = semantic(40, "Micro-batches of a round.", ge=1, le=100_000)
+    adapter_patience: int = semantic(
+        10, "Micro-batches without a better adapter after which a round stops learning.", ge=1, le=100_000
+    )
     adapter_texts_per_tick: int = semantic(
         192, "Texts embedded a tick when an adapter embeds the catalogue anew. More: a shorter round, slower ticks.",
         ge=1, le=65_536,

@@ -34,6 +34,10 @@ IDLE, LEARN, EMBED, TRIAL, READY, CUT = "idle", "learn", "embed", "trial", "read
 """READY: it has won and waits for a challenger to be cut; CUT: it serves when that challenger does."""
 
 
+LATEST = 0.2
+"""Weight of the latest micro-batch in the gain."""
+
+
 class RoundPlan(NamedTuple):
     """How long the parts of a round are."""
 
@@ -45,6 +49,8 @@ class RoundPlan(NamedTuple):
     """Distinct targets of a micro-batch; more are left out, the last ones first."""
     texts_per_tick: int = 192
     """Texts embedded a tick when the catalogue is embedded anew."""
+    patience: int = 10
+    """Micro-batches without a better adapter after which a round stops: early stopping on the latest visits."""
     anchor: float = 0.1
     """Weight of the pull towards the served vectors."""
     rates: AdapterRates = AdapterRates(rate=1e-3)
@@ -54,11 +60,19 @@ class Progress(Component):
     """Where the round is."""
 
     half = "learned"
-    scalars = ("phase", "n_since", "n_steps", "n_rounds", "n_adopted")
+    columns = ("best",)
+    scalars = ("phase", "n_since", "n_steps", "n_rounds", "n_adopted", "gain", "best_gain", "n_since_best")
 
     def __init__(self) -> None:
         self.phase = IDLE
         self.n_since = self.n_steps = self.n_rounds = self.n_adopted = 0
+        self.gain = 0.0
+        """How much lower the adapter's loss is than the served vectors', on micro-batches before it learns from them,
+        weighted towards the latest."""
+        self.best_gain = 0.0
+        self.n_since_best = 0
+        self.best = np.zeros(0, np.float32)
+        """The adapter as it was at the best gain."""
 
 
 class Served(Component):
@@ -116,6 +130,8 @@ class AdapterRound:
         p.n_since += n_examples
         if p.phase == IDLE and p.n_since >= self.plan.every_examples:
             p.phase, p.n_since, p.n_steps = LEARN, 0, 0
+            p.gain = p.best_gain = 0.0
+            p.n_since_best, p.best = 0, self.trainer.value.copy()
             p.n_rounds += 1
 
     def learn(
@@ -135,9 +151,11 @@ class AdapterRound:
             return
         for part in parts[-1:]:  # the tasks stand in order, the one of the open visit last
             self._step(weights, table, part, popularity, text_of)
-        self.progress.n_steps += 1
-        if self.progress.n_steps >= self.plan.steps:
-            self.progress.phase = EMBED
+        p = self.progress
+        p.n_steps += 1
+        if p.n_steps >= self.plan.steps or p.n_since_best >= self.plan.patience:
+            self.trainer.start(self._named(p.best))
+            p.phase = EMBED if p.best_gain > 0.0 else IDLE
             self.candidate = ItemTexts(self.encoder.dim)
             self.candidate.tell(np.flatnonzero(table.any(axis=1)).tolist(), len(table))
 
@@ -161,12 +179,25 @@ class AdapterRound:
             user = user * torch.exp(p.log_tau[part.task])
         place = torch.from_numpy(np.searchsorted(items, target[use]))
 
+        def told(vectors: torch.Tensor) -> torch.Tensor:
+            logits = user @ (vectors @ p.maps[ITEM] + p.residual[rows]).T + p.bias[rows] - correction
+            return torch.nn.functional.cross_entropy(logits, place)
+
         def loss(fresh: torch.Tensor) -> torch.Tensor:
-            logits = user @ (fresh @ p.maps[ITEM] + p.residual[rows]).T + p.bias[rows] - correction
-            drift = 1.0 - (fresh * served[rows]).sum(1)
-            return torch.nn.functional.cross_entropy(logits, place) + self.plan.anchor * drift.mean()
+            alone = told(fresh)
+            with torch.no_grad():
+                self._gained(float(told(served[rows]) - alone))
+            return alone + self.plan.anchor * (1.0 - (fresh * served[rows]).sum(1)).mean()
 
         self.trainer.step([text_of(row) for row in items.tolist()], loss)
+
+    def _gained(self, gain: float) -> None:
+        """Take what the adapter gained on a micro-batch that it has not learned from yet."""
+        p = self.progress
+        p.gain += LATEST * (gain - p.gain)
+        p.n_since_best += 1
+        if p.gain > p.best_gain:
+            p.best_gain, p.n_since_best, p.best = p.gain, 0, self.trainer.value.copy()
 
     def advance(self, told: Rows, n_items: int, text_of: Callable[[int], str]) -> None:
         """Embed a quota of texts under the new adapter; `told` are rows whose text changed in this tick."""

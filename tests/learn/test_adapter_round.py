@@ -131,6 +131,23 @@ def test_an_adapter_is_judged_once_at_its_fixed_count(encoder: Encoder, hit: flo
     assert one.trial.judge(rounds_of(one)) is None
 
 
+def test_a_round_that_no_longer_gains_stops_and_keeps_its_best_adapter(encoder: Encoder) -> None:
+    rounds = AdapterRound(encoder, ROUNDS._replace(steps=100, patience=3))
+    rounds.count(ROUNDS.every_examples)
+    start = rounds.trainer.value.copy()
+    rounds.trainer.value = start + 1
+    rounds._gained(0.5)
+    best = rounds.trainer.value.copy()
+    for _ in range(3):
+        rounds.trainer.value = rounds.trainer.value + 1
+        rounds._gained(-1.0)
+    tower = TwoTower(encoder, TowerPlan(), rounds)
+    tower.tell([0, 1], 2, TITLES.__getitem__, quota=2)
+    table = tower.texts.table.astype(np.float32)
+    rounds.learn(tower.learner, table, [], popularity=np.zeros(len(table)), text_of=TITLES.__getitem__)
+    assert rounds.phase == "embed" and (rounds.trainer.value == best).all()
+
+
 def test_the_vectors_of_an_adapter_stay_near_the_served_ones(encoder: Encoder) -> None:
     one = on_trial(encoder)
     assert one.tower is not None
