@@ -124,7 +124,8 @@ class Learner:
             "prequential": self.prequential,
             "reach": self.reach,
             **self.versions.components(),
-            **({"adapter_trial": self.trial.sums, **self.tower.components()} if self.tower else {}),
+            "adapter_trial": self.trial.sums,
+            **(self.tower.components() if self.tower else {}),
         }
 
     def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
