@@ -125,6 +125,7 @@ class Learner:
             "reach": self.reach,
             **self.versions.components(),
             "adapter_trial": self.trial.sums,
+            "candidate_recall": self._probe.recall,
             **(self.tower.components() if self.tower else {}),
         }
 
@@ -307,6 +308,7 @@ class Learner:
         return {
             "metrics": self.prequential.summary(),
             "reach": self.reach.table(n_items),
+            "candidates": self._probe.recall.table(),
             "n_versions": progress.n_promotions + 1,
             "n_cuts": progress.n_cuts,
             "n_examples": progress.n_examples,

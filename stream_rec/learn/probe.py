@@ -8,6 +8,7 @@ import numpy.typing as npt
 from stream_rec.learn import training
 from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Positives
+from stream_rec.learn.candidates import CandidateRecall
 from stream_rec.learn.prequential import GAIN, GROUPS, MODELS, NEXT_ITEM, K, Prequential, rank_in
 from stream_rec.learn.scoring import ON_TRIAL, Baselines, Catalogue, Scorer, View, all_lists
 from stream_rec.learn.versions import Versions
@@ -20,6 +21,10 @@ Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+
+
+SCANNED_ONE_IN, SCANNED_USERS = 16, 8
+"""Of the ticks of a large catalogue one in so many scans it whole, for so many users."""
 
 
 class Probe:
@@ -38,6 +43,7 @@ class Probe:
     ) -> None:
         self._scorer, self._versions, self._trial = scorer, versions, trial
         self._prequential, self._micro_batch = prequential, micro_batch
+        self.recall = CandidateRecall()
 
     def visit_lists(self, rows: Profiles, catalogue: Catalogue) -> Rows:
         """Lists of every model but `served` at the first event of visits, int32 [B, MODELS, K]."""
@@ -70,6 +76,8 @@ class Probe:
         shared = statistics.shared(universe)
         view = View.of(universe, catalogue)
         common = Baselines.of(statistics, universe, view.allowed)
+        if len(universe) < catalogue.n_items > self._scorer.full_items and wanted.draw % SCANNED_ONE_IN == 0:
+            self._scan(everyone.pick(np.arange(min(len(wanted), SCANNED_USERS))), wanted.task, catalogue, universe)
         rivals = self._scorer.rivals(catalogue, universe, wanted.item, wanted.draw)
         sampled = None if rivals.log_share is None else statistics.shared(rivals.universe)
         for low in range(0, len(wanted), size):
@@ -87,6 +95,15 @@ class Probe:
                     logits = self._scorer.logits(ON_TRIAL, x, rows, weights, task=wanted.task, universe=universe)
                     self._try_adapter(scored[0], wanted.row[low:high], logits, lists, view)
         return out
+
+    def _scan(self, rows: Profiles, task: int, catalogue: Catalogue, universe: Rows) -> None:
+        """Measure what the candidates of some users lack of a scan of the whole catalogue."""
+        known = np.arange(catalogue.n_items) if catalogue.known is None else np.flatnonzero(catalogue.known)
+        every = known.astype(np.int32)
+        x = self._scorer.inputs(rows, self._scorer.statistics.shared(every), every, catalogue)
+        weights = self._versions.champion.value
+        logits = self._scorer.logits("champion", x, rows, weights, task=task, universe=every)
+        self.recall.add(top(logits, K, every, View.of(every, catalogue).allowed)[0], universe)
 
     def _try_adapter(self, p: Positives, row: Ints, logits: Floats, lists: Rows, view: View) -> None:
         """Compare the adapter on trial, whose logits these are, with the served encoder on what no slate caused."""

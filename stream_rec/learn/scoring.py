@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stream_rec.events import MISSING
 from stream_rec.learn.batch import HistoryReader
+from stream_rec.learn.candidates import union
 from stream_rec.learn.prequential import MODELS, K
 from stream_rec.model import lists, ranker
 from stream_rec.model.features import TOGETHER, Inputs, Profiles, Statistics, inputs, profiles
@@ -109,13 +110,7 @@ class Scorer:
         n, known = catalogue.n_items, None if catalogue.nothing_known else catalogue.known
         if n <= self.full_items:
             return np.arange(n, dtype=np.int32) if known is None else np.flatnonzero(known).astype(np.int32)
-        mass = self.statistics.decayed.mass[:n]
-        pools = [lists.most(mass[:, i], self.pool_items, np.arange(n, dtype=np.int32)) for i in range(mass.shape[1])]
-        if rows is not None:
-            pools += [rows.item, self.statistics.together.partners(rows.item, K)]
-        joined = np.unique(np.concatenate(pools))
-        joined = joined[(joined >= 0) & (joined < n)].astype(np.int32)
-        return joined if known is None else joined[known[joined]]
+        return union(self.statistics, rows, n_items=n, n_popular=self.pool_items, known=known)
 
     def rivals(self, catalogue: Catalogue, universe: Rows, target: Rows, draw: int) -> Rivals:
         """What examples learn to tell their targets from: the whole catalogue, or above `full_items` a sample of it.

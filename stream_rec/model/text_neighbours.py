@@ -79,6 +79,11 @@ class TextNeighbours(Component):
             out[:, :held] += values[:, row[:, place]] * weight[:, place]
         return out
 
+    def of(self, rows: Rows) -> Rows:
+        """Neighbours of any of `rows`, each once, rising."""
+        held = np.unique(rows[(rows >= 0) & (rows < len(self.row))])
+        return np.unique(self.row[held][self.cosine[held] > 0])
+
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items or have another text now."""
         held = rows[rows < len(self.row)]
