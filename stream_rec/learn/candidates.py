@@ -1,7 +1,7 @@
 """Which items a user is scored over when the catalogue is too large to score whole, and what that costs in recall.
 
-A capped union: the most popular by each half-life, the user's own, what goes with these, what resembles the last ones by
-its text, and the newest rows, so that no item has to wait for a past before it can be shown.
+A capped union: the most popular by each half-life, the user's own, what goes with these, what the texts of the last
+ones resemble, and the newest rows, so that no item has to wait for a past before it can be shown.
 """
 
 from __future__ import annotations
