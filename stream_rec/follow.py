@@ -38,7 +38,10 @@ def follow(
     Raises:
         LedgerMismatch: a tick gives other effects than theirs, under the same build.
         InputGone: records that they name can no longer be read.
+        JobFailed: weights of a version could not be written; the next start writes them.
     """
+    # Which versions are durable is said by the entries; asked all the same, a disk that refuses would go unheard.
+    loop.stored()
     for offset, raw in entries:
         entry = decode(raw, offset)
         if entry["n"] <= loop.pipeline.positions.number:
@@ -64,3 +67,4 @@ def _tick(loop: Loop, source: EventSource, entry: Mapping[str, Any], *, body: di
         body["outputs"], effects = {}, Effects(outputs=(), weights=effects.weights)
     loop.commit("tick", body, effects)
     loop.after_commit(tick, effects)
+    loop.stored()

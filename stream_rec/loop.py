@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -303,7 +304,7 @@ class Loop:
 
     def _facts(self, records: Sequence[Record], drain: bool, cut_at_ms: int | None) -> Tick:
         positions, source = self.pipeline.positions, self._ports.source
-        self._durable += self._stored()
+        self._durable += self.stored()
         own_time = max([positions.record_time_ms(), *(r.timestamp_ms for r in records)])
         wild = tuple(
             (r.partition, r.offset)
@@ -324,8 +325,12 @@ class Loop:
             appeared=appeared,
         )
 
-    def _stored(self) -> Sequence[str]:
-        """Versions that became durable. A disk that is full must not stop a live worker: it tries again later."""
+    def stored(self) -> Sequence[str]:
+        """Versions that became durable. A disk that is full must not stop a live worker: it tries again later.
+
+        Raises:
+            JobFailed: one could not be written, and this is no live worker.
+        """
         try:
             return self._ports.weights.durable()
         except JobFailed as error:
@@ -363,10 +368,7 @@ class Loop:
         return bool(facts.weights_durable or facts.appeared) or self.pipeline.due(facts.cut_at_ms)
 
     def _take(self, records: Sequence[Record]) -> None:
-        taken: dict[TopicPartition, int] = {}
-        for r in records:
-            taken[r.topic, r.partition] = taken.get((r.topic, r.partition), 0) + 1
-        for partition, n in taken.items():
+        for partition, n in Counter((r.topic, r.partition) for r in records).items():
             del self._buffers[partition][:n]
         self._durable = []
 

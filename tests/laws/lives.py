@@ -207,6 +207,7 @@ class Follower:
         self._world, self._sets = world, sets
         self.broker = MemoryBroker()
         self.faults: Faults | None = None
+        self.weights: type[MemoryWeights] = MemoryWeights
 
     def run(self, *, publish: Callable[[Mapping[str, Any]], bool] = lambda entry: True) -> Follower:
         """One start: recover, and follow to the end."""
@@ -214,7 +215,7 @@ class Follower:
             MemorySource(self._world.broker),
             MemoryPublisher(self.broker, faults=self.faults),
             MemoryCheckpoints(self.broker, faults=self.faults),
-            MemoryWeights(self.broker, faults=self.faults),
+            self.weights(self.broker, faults=self.faults),
         )
         beginning = Beginning(make_under=under(self._sets), follows=True)
         self.loop = loop_of(ports, self._sets, "replay", live=None, beginning=beginning)

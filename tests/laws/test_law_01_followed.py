@@ -5,15 +5,17 @@ The ledger that is followed holds two lives, a change of settings and a partitio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import pytest
 
-from stream_rec.errors import InputGone, LedgerMismatch
+from stream_rec.errors import InputGone, JobFailed, LedgerMismatch
 from stream_rec.events import Output, Topic
 from stream_rec.io.faults import Crash, Faults
+from stream_rec.io.memory import MemoryWeights
 from tests.laws.lives import CHANGED, NEW, PUBLISHED, Follower, Lives, copy_of, uninterrupted
 from tests.laws.test_law_03_crash_anywhere import steps_of
 from tests.laws.world import SMALL, different
@@ -58,7 +60,6 @@ def test_following_gives_the_live_bytes_and_the_live_state_whatever_the_settings
     follower = Follower(live(), sets).run()
     assert published(follower.outputs()) == published(live().outputs())
     assert is_the_state_of(follower, live())
-    follower.loop._ports.weights.durable()
     assert sorted(follower.broker.weights) == sorted(live().broker.weights)
 
 
@@ -131,3 +132,23 @@ def test_input_that_is_gone_ends_it_with_its_place() -> None:
     world.broker.drop_before((Topic.EVENTS, 1), 5)
     with pytest.raises(InputGone, match=r"events/1: .* can no longer all be read"):
         Follower(world).run()
+
+
+class FullDisk(MemoryWeights):
+    """Says of whatever was put that it could not be written."""
+
+    def durable(self) -> Sequence[str]:
+        if self._waiting:
+            raise JobFailed(f"cannot write {self._waiting.pop(0)[0]}: no space left")
+        return []
+
+
+def test_weights_that_cannot_be_written_end_it_and_the_next_start_writes_them() -> None:
+    follower = Follower(live())
+    follower.weights = FullDisk
+    for _ in range(2):
+        with pytest.raises(JobFailed, match="no space left"):
+            follower.run()
+    follower.weights = MemoryWeights
+    assert sorted(follower.run().broker.weights) == sorted(live().broker.weights) != []
+    assert published(follower.outputs()) == published(live().outputs())
