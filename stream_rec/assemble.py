@@ -240,24 +240,28 @@ def encoder_of(settings: config.Settings) -> Encoder:
     from stream_rec.model.trunk_cache import TrunkCache
 
     found = encoders.find(settings.model.encoder)
-    cache = None
-    if settings.model.adapter_layers:
-        folder = settings.run_dir / CACHE
-        folder.mkdir(parents=True, exist_ok=True)
-        cache = TrunkCache(str(folder / "trunk"), max_bytes=settings.model.trunk_cache_bytes)
-    return Encoder(
-        found.folder,
-        revision=found.revision,
-        max_tokens=settings.model.max_tokens,
-        seed=settings.run.seed,
-        plan=Plan(
-            pooling=found.pooling,
-            adapter_layers=max(1, settings.model.adapter_layers),
-            rank=settings.model.adapter_rank,
-            alpha=settings.model.adapter_alpha,
-        ),
-        cache=cache,
+    plan = Plan(
+        pooling=found.pooling,
+        adapter_layers=max(1, settings.model.adapter_layers),
+        rank=settings.model.adapter_rank,
+        alpha=settings.model.adapter_alpha,
     )
+
+    def encoder(cache: TrunkCache | None) -> Encoder:
+        tokens, seed = settings.model.max_tokens, settings.run.seed
+        return Encoder(
+            found.folder, revision=found.revision, max_tokens=tokens, seed=seed, plan=plan, cache=cache
+        )  # fmt: skip
+
+    if not settings.model.adapter_layers:
+        return encoder(None)
+    folder = settings.run_dir / CACHE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return encoder(TrunkCache(str(folder / "trunk"), max_bytes=settings.model.trunk_cache_bytes))
+    except OSError:
+        # A cache is worth no run: without room for it every text is computed when it is needed.
+        return encoder(None)
 
 
 # ---- the outside

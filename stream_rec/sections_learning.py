@@ -114,7 +114,10 @@ class Model(Section):
         2_000, "Organic next items at which an adapter is judged, once. More: surer, later.", ge=100, le=1_000_000
     )
     trunk_cache_bytes: int = operational(
-        512 * 1_048_576, "Most bytes of the file that keeps the encoder's lower layers.", ge=1_048_576, le=2**40
+        128 * 1_048_576,
+        "Bytes of the file that keeps the encoder's lower layers, taken at once; about 12 kB a text.",
+        ge=1_048_576,
+        le=2**40,
     )
     use_text: bool = semantic(True, "Whether texts count; for ablations.")
     use_ids: bool = semantic(True, "Whether items have residuals of their own; for ablations.")

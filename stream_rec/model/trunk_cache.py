@@ -18,6 +18,7 @@ import numpy.typing as npt
 Halves = npt.NDArray[np.float16]
 
 FORMAT = 1
+ZEROS = bytes(1 << 20)
 HEADER_BYTES = 4_096
 TOKENS_A_TEXT = 8
 """The table has an entry for so many token rows; texts shorter than this on average are bounded by it."""
@@ -56,7 +57,7 @@ class TrunkCache:
 
         Raises:
             ValueError: `max_bytes` has no room for anything.
-            OSError: the file cannot be made.
+            OSError: the file cannot be made, or the disk has no room for all of it.
         """
         row_bytes = 2 * width
         room = self.max_bytes - HEADER_BYTES
@@ -113,7 +114,11 @@ class TrunkCache:
                 return whole
         except (FileNotFoundError, ValueError):  # ValueError: the file is empty
             pass
-        whole = np.memmap(self.path, np.uint8, "w+", shape=(n_bytes,))
+        # Written, not only made so long: where a hole of a mapped file finds the disk full, the process is killed.
+        with open(self.path, "wb") as file:  # noqa: PTH123
+            for low in range(0, n_bytes, len(ZEROS)):
+                file.write(ZEROS[: n_bytes - low])
+        whole = np.memmap(self.path, np.uint8, "r+")
         whole[: len(header)] = np.frombuffer(header, np.uint8)
         return whole
 
