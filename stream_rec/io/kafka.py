@@ -104,7 +104,7 @@ class Access:
             yield
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
             raise errors.InputGone(
-                f"{what}: an offset that is needed is gone from its topic by retention ({_places(error)}); restore a "
+                f"{what}: an offset that is needed is gone from its topic by retention ({_about(error)}); restore a "
                 "newer checkpoint, or start a new pipeline.name; keep retention.ms above checkpoint.horizon_ms"
             ) from error
         except (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError) as error:
@@ -113,16 +113,20 @@ class Access:
             raise errors.Unreachable(
                 f"{what}: Kafka at {', '.join(self.bootstrap)} ({self.protocol}) is not reachable or not authorised; "
                 "check kafka.bootstrap_servers, kafka.security_protocol, the login and its rights"
-                f" ({type(error).__name__})"
+                f" ({_about(error)})"
             ) from error
         except kafka_errors.KafkaError as error:
             raise errors.JobFailed(f"{what}: {_WHY.get(type(error), f'Kafka says {type(error).__name__}')}") from error
 
 
-def _places(error: Exception) -> str:
-    told = error.args[0] if error.args else ""
-    pairs = told.items() if isinstance(told, Mapping) else ()
-    return ", ".join(f"{tp.topic}/{tp.partition} offset {at}" for tp, at in pairs) or type(error).__name__
+def _about(error: Exception) -> str:
+    """An error's name, with the places or the topics that it is about."""
+    name, told = type(error).__name__, error.args[0] if error.args else ()
+    if isinstance(told, Mapping):
+        return f"{name}: " + ", ".join(f"{tp.topic}/{tp.partition} offset {at}" for tp, at in told.items())
+    if isinstance(error, kafka_errors.TopicAuthorizationFailedError) and told:
+        return f"{name}: topic " + ", ".join([told] if isinstance(told, str) else sorted(told))
+    return name
 
 
 class Reader:
@@ -239,11 +243,8 @@ class Writer:
         self._patience_s = transaction_timeout_ms / 1000
         own: dict[str, Any] = {"linger_ms": 20}
         if transactional_id is not None:
-            own = {
-                "linger_ms": 2,
-                "transactional_id": transactional_id,
-                "transaction_timeout_ms": transaction_timeout_ms,
-            }
+            own = {"linger_ms": 2, "transactional_id": transactional_id}
+            own["transaction_timeout_ms"] = transaction_timeout_ms
         with access.speaking("connecting"):
             self._producer = KafkaProducer(
                 **access.config(),
@@ -277,7 +278,7 @@ class Writer:
         except (kafka_errors.KafkaError, OSError, AssertionError) as error:
             weather = isinstance(error, (*_NOT_LET_IN, *_FENCED))
             raise errors.Unsettled(
-                f"a transaction failed on the way ({type(error).__name__})",
+                f"a transaction failed on the way ({_about(error)})",
                 counts=not weather,
                 fenced=isinstance(error, _FENCED),
             ) from error
@@ -345,8 +346,9 @@ class Admin:
         with self._access.speaking("looking at topics"):
             told = self._admin.describe_topics(wanted)
             absent = kafka_errors.UnknownTopicOrPartitionError.errno
-            for code in {t["error_code"] for t in told} - {0, absent}:
-                raise kafka_errors.for_code(code)()
+            refused = {t["name"]: t["error_code"] for t in told if t["error_code"] not in (0, absent)}
+            for code in refused.values():
+                raise kafka_errors.for_code(code)({name for name, told_of in refused.items() if told_of == code})
             there = [t for t in told if not t["error_code"]]
         return {
             t["name"]: TopicAs(str(t["topic_id"]), len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]))

@@ -117,7 +117,9 @@ def test_a_login_without_its_password_is_named_as_a_setting(secured: Secured) ->
 def test_a_topic_that_the_login_may_not_see_ends_the_start(secured: Secured, topic: str) -> None:
     secured.grant(topic)
     ground = secured.ground("SASL_SSL")
-    assert is_refused(run(ground, "topics", "describe"), ground, "SASL_SSL")
+    command = run(ground, "topics", "describe")
+    assert is_refused(command, ground, "SASL_SSL")
+    assert f"TopicAuthorizationFailedError: topic {secured.owner.name(topic)})" in command.words()
 
 
 def test_a_forbidden_topic_stops_a_worker_before_it_writes(secured: Secured) -> None:
@@ -154,7 +156,8 @@ def test_the_right_to_write_to_a_topic_is_waited_for_and_nothing_is_there_twice(
     secured.allow(Topic.SLATES, *LOOKING)
     secured.owner.put_events(7)
     worker = run(secured.ground("SASL_SSL"), "worker", "--start", "earliest")
-    until(lambda: "TopicAuthorizationFailedError" in told(worker)[1], "it says what is missing")
+    missing = f"TopicAuthorizationFailedError: topic {secured.owner.name(Topic.SLATES)})"
+    until(lambda: missing in told(worker)[1], "it says what is missing")
     assert told(worker)[0] == "waiting" and worker.asked("/readyz")[0] == 503
     assert secured.owner.n_taken() == 0
     secured.grant()
