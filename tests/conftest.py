@@ -23,8 +23,8 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 HERE = Path(__file__).resolve().parent
-QUICK = ("test_take_over.py", "test_kafka_publisher.py", "test_kafka_source.py")
-"""Of the tests on a real broker those that the fast suite runs beside the contracts; .ci/run runs all."""
+QUICK = ("test_take_over.py",)
+"""Of the tests on a real broker what the fast suite runs beside the contracts; .ci/run runs all."""
 ON_A_BROKER = (HERE / "integration", HERE / "storm")
 NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
 _numbers = itertools.count(1)

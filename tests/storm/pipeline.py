@@ -38,6 +38,7 @@ SETTINGS = {
     "window.length_ms": "129600000",
     "learn.recent_capacity": "200000",
     "learn.exact_items": "500",
+    "model.encoder": os.environ.get("STREAM_REC_MODEL__ENCODER", "none"),
 }
 """Roomy tables but for the window, so that a batch computation over the whole log can be compared."""
 

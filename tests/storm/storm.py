@@ -4,7 +4,8 @@ That is the nightly command: 6 storms of 40 faults, about 25 minutes. While a sh
 faults fall: workers are killed, frozen past every time-out, rivalled by a learner of another name, their newest
 checkpoints damaged, their disk filled; the broker is killed and frozen; between them a proxy loses or delays chosen
 calls. Then the weather clears, one worker catches up and ends, and the checker (tests/storm/checker.py) judges in
-another process. One JSON line a storm; exit status 0 only when every storm was exact.
+another process. One JSON line a storm; exit status 0 only when every storm was exact. Workers rank on statistics alone
+unless the environment names an encoder: STREAM_REC_MODEL__ENCODER=minilm.
 """
 
 from __future__ import annotations
