@@ -81,7 +81,7 @@ def check_memory(step: int, checkpoint_every: int) -> bool:
     return crashed
 
 
-@pytest.mark.parametrize("checkpoint_every", [0, 3])
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_crash_at_a_point_of_memory_changes_nothing(checkpoint_every: int) -> None:
     order = uninterrupted(checkpoint_every)[1]
     assert all(check_memory(step, checkpoint_every) for step in steps_of(order, 3))
@@ -235,7 +235,7 @@ def check_folder(input_dir: Path, tmp_path: Path, most: int, checkpoint_every: i
         assert different(again, final) == [], f"step {step}, {point}"
 
 
-@pytest.mark.parametrize("checkpoint_every", [0, 3])
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_crash_at_a_point_of_the_folder_leaves_a_resumable_run(
     input_dir: Path, tmp_path: Path, checkpoint_every: int
 ) -> None:

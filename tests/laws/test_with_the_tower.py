@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from stream_rec.component import Snapshot
 from stream_rec.pipeline import Pipeline
 from tests.laws.world import SMALL, World, different, digests, pipeline_of, shop_stream
 from tests.model import tiny
@@ -35,35 +37,50 @@ def fold(pipeline: Pipeline, ticks: list[Any]) -> list[str]:
     return [pipeline.fold(tick, records).digest() for tick, records in ticks]
 
 
-def test_two_folds_of_one_ledger_give_the_same_effects_and_state(sets: tuple[str, ...], ticks: list[Any]) -> None:
-    one, two = pipeline_of(sets), pipeline_of(sets)
-    assert fold(one, ticks) == fold(two, ticks)
-    assert different(one, two) == []
+@dataclass(frozen=True)
+class Whole:
+    """A fold that never stopped: digests of its effects, snapshots, and the parts of an adapter's round these fall in."""
+
+    pipeline: Pipeline
+    effects: list[str]
+    kept: dict[int, dict[str, Snapshot]]
+    phases: set[str]
 
 
-def test_the_tower_learns_in_these_tests(sets: tuple[str, ...], ticks: list[Any]) -> None:
-    pipeline = pipeline_of(sets)
-    fold(pipeline, ticks)
-    tower = pipeline.learner.tower
+@pytest.fixture(scope="module")
+def whole(sets: tuple[str, ...], ticks: list[Any]) -> Whole:
+    made = Whole(pipeline_of(sets), [], {}, set())
+    places = range(len(ticks) // 6, len(ticks), max(1, len(ticks) // 6))
+    for number, (tick, records) in enumerate(ticks):
+        if number in places:
+            made.kept[number] = made.pipeline.snapshot()
+            assert made.pipeline.learner.tower is not None and made.pipeline.learner.tower.rounds is not None
+            made.phases.add(made.pipeline.learner.tower.rounds.phase)
+        made.effects.append(made.pipeline.fold(tick, records).digest())
+    return made
+
+
+def test_two_folds_of_one_ledger_give_the_same_effects_and_state(
+    whole: Whole, sets: tuple[str, ...], ticks: list[Any]
+) -> None:
+    again = pipeline_of(sets)
+    assert fold(again, ticks) == whole.effects
+    assert different(again, whole.pipeline) == []
+
+
+def test_the_tower_learns_in_these_tests(whole: Whole) -> None:
+    tower = whole.pipeline.learner.tower
     assert tower is not None and tower.rounds is not None
     assert tower.moments.n_steps > 5 and tower.rounds.progress.n_rounds > 0
 
 
-def test_a_restore_at_any_tick_goes_on_as_if_never_stopped(sets: tuple[str, ...], ticks: list[Any]) -> None:
+def test_a_restore_at_any_tick_goes_on_as_if_never_stopped(
+    whole: Whole, sets: tuple[str, ...], ticks: list[Any]
+) -> None:
     """Also between two micro-batches, while texts wait to be embedded and in every part of an adapter's round."""
-    whole = pipeline_of(sets)
-    kept, phases = {}, []
-    places = range(len(ticks) // 6, len(ticks), max(1, len(ticks) // 6))
-    effects = []
-    for number, (tick, records) in enumerate(ticks):
-        if number in places:
-            kept[number] = whole.snapshot()
-            assert whole.learner.tower is not None and whole.learner.tower.rounds is not None
-            phases.append(whole.learner.tower.rounds.phase)
-        effects.append(whole.fold(tick, records).digest())
-    assert len(set(phases)) > 1
-    for number, snapshot in kept.items():
+    assert len(whole.phases) > 1
+    for number, snapshot in whole.kept.items():
         resumed = pipeline_of(sets)
         resumed.restore(snapshot)
-        assert fold(resumed, ticks[number:]) == effects[number:]
-        assert digests(resumed) == digests(whole)
+        assert fold(resumed, ticks[number:]) == whole.effects[number:]
+        assert digests(resumed) == digests(whole.pipeline)
