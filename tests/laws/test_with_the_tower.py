@@ -39,7 +39,7 @@ def fold(pipeline: Pipeline, ticks: list[Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Whole:
-    """A fold that never stopped: digests of its effects, snapshots, and the parts of an adapter's round these fall in."""
+    """A fold that never stopped: digests of its effects, snapshots and the parts of a round that these fall in."""
 
     pipeline: Pipeline
     effects: list[str]
