@@ -11,6 +11,8 @@ from stream_rec.io.kafka import Access, Admin
 KEY = "the key of the storms"
 NAME = "storm"
 N_PARTITIONS = 2
+MODEL = "STREAM_REC_MODEL__"
+"""What the environment says of the model holds for workers and checker alike."""
 SETTINGS = {
     "privacy.key": KEY,
     "pipeline.name": NAME,
@@ -38,7 +40,8 @@ SETTINGS = {
     "window.length_ms": "129600000",
     "learn.recent_capacity": "200000",
     "learn.exact_items": "500",
-    "model.encoder": os.environ.get("STREAM_REC_MODEL__ENCODER", "none"),
+    "model.encoder": "none",
+    **{f"model.{k.removeprefix(MODEL).lower()}": v for k, v in os.environ.items() if k.startswith(MODEL)},
 }
 """Roomy tables but for the window, so that a batch computation over the whole log can be compared."""
 

@@ -5,7 +5,7 @@ faults fall: workers are killed, frozen past every time-out, rivalled by a learn
 checkpoints damaged, their disk filled; the broker is killed and frozen; between them a proxy loses or delays chosen
 calls. Then the weather clears, one worker catches up and ends, and the checker (tests/storm/checker.py) judges in
 another process. One JSON line a storm; exit status 0 only when every storm was exact. Workers rank on statistics alone
-unless the environment names an encoder: STREAM_REC_MODEL__ENCODER=minilm.
+unless the environment says otherwise of the model: STREAM_REC_MODEL__ENCODER=minilm, and so on.
 """
 
 from __future__ import annotations
