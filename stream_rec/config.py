@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     reservoir: sections.Reservoir = Field(default_factory=sections.Reservoir)
     learn: sections_learning.Learn = Field(default_factory=sections_learning.Learn)
     model: sections_learning.Model = Field(default_factory=sections_learning.Model)
+    gate: sections_learning.Gate = Field(default_factory=sections_learning.Gate)
     explore: sections_learning.Explore = Field(default_factory=sections_learning.Explore)
     slate: sections.Slate = Field(default_factory=sections.Slate)
     replay: sections.Replay = Field(default_factory=sections.Replay)

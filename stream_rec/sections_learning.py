@@ -53,6 +53,27 @@ class Learn(Section):
     neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
 
 
+class Gate(Section):
+    """What a challenger must show before it serves, and how long it is watched after that."""
+
+    margin: float = semantic(
+        0.02, "Share of a champion's recall that a challenger may fall short of. More: fresher, less safe.", gt=0, lt=1
+    )
+    slice_margin: float = semantic(
+        0.05, "The same for new users, new items, head and tail, of which less is seen.", gt=0, lt=1
+    )
+    alpha: float = semantic(
+        0.05, "Chance of calling a challenger worse that is not, over all looks. Less: surer, later.", gt=0, le=0.5
+    )
+    min_users: int = semantic(
+        30, "Users with organic visits below which nothing is promoted. 0: also what could not be compared.", ge=0,
+        le=1_000,
+    )  # fmt: skip
+    guard_visits: int = semantic(
+        2_000, "Organic visits for which a promoted version is watched and may be called back.", ge=1, le=100_000_000
+    )
+
+
 class Explore(Section):
     """How slots are filled."""
 

@@ -32,6 +32,7 @@ def small_settings(out: Path, *sets: str) -> Settings:
         "slate.refresh_users_per_tick=8",
         "learn.light_cut_examples=400",
         "learn.sample_one_in=1",
+        "gate.min_users=0",
         "report.interval_ms=21600000",
     ]
     return load(None, [*base, *sets], {})

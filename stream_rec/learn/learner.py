@@ -8,7 +8,7 @@ but the components.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +16,15 @@ import numpy.typing as npt
 
 from stream_rec.component import Component
 from stream_rec.events import MISSING
-from stream_rec.learn import training
+from stream_rec.learn import evidence, training
 from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
+from stream_rec.learn.guard import GuardRules
 from stream_rec.learn.pending import PendingVisits
 from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Prequential, Reach
 from stream_rec.learn.probe import Probe
+from stream_rec.learn.promotion import Rules
 from stream_rec.learn.scoring import Catalogue, Ranked, Scorer
 from stream_rec.learn.versions import Cut, Versions
 from stream_rec.model.cooccurrence import Cooccurrence
@@ -41,7 +43,7 @@ Mask = npt.NDArray[np.bool_]
 
 BLOCK = 64
 HEAD_SHARE = 0.2
-SERVED, RANKER, LEARNER = (MODELS.index(name) for name in ("served", "ranker", "learner"))
+SERVED = MODELS.index("served")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class LearnSettings:
     cut_examples: int = 10_000
     adapter_visits: int = 2_000
     """Organic next-item examples at which an adapter is judged."""
+    gate: Rules = field(default_factory=Rules)
+    """Its rivals are set by what is learned."""
+    guard: GuardRules = field(default_factory=GuardRules)
 
 
 @dataclass(slots=True)
@@ -105,7 +110,7 @@ class Learner:
         self.pending = PendingVisits(s.max_pending_visits, s.visit_gap_ms)
         self.prequential = Prequential(() if tower else TOWER_MODELS)
         self.reach = Reach(s.item_capacity)
-        self.versions = Versions(s.cut_examples, s.seed, s.rate, tower=tower)
+        self.versions = Versions(s.cut_examples, s.rate, rules=s.gate, guard_rules=s.guard, tower=tower)
         self.trial = AdapterTrial(s.seed, s.adapter_visits)
         self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
         self._tick: _Tick | None = None
@@ -207,9 +212,8 @@ class Learner:
         self.recent.evict(watermark_ms)
         closed = self.pending.close(watermark_ms)
         self.prequential.add(NEXT_VISIT, closed.user_slice, closed.n_targets, closed.hits, dcg=closed.dcg)
-        judged = closed.n_organic > 0
-        gained = closed.organic_hits[judged, LEARNER] - closed.organic_hits[judged, RANKER]
-        self.versions.paired.add(closed.user_key[judged], gained / np.minimum(closed.n_organic[judged], K))
+        evidence.compare(self.versions.comparison, closed)
+        evidence.watch(self.versions.guard, closed)
         if self.tower is not None and self.tower.rounds is not None:
             self.trial.judge(self.tower.rounds)
         return closed.user
@@ -259,7 +263,8 @@ class Learner:
             user_key: as in `Positives`, [n].
         """
         self.pending.forget_users(user_key)
-        self.versions.paired.forget_users(user_key)
+        self.versions.comparison.forget_users(user_key)
+        self.versions.guard.forget_users(user_key)
         self.trial.sums.forget_users(user_key)
 
     def rank(
@@ -311,6 +316,7 @@ class Learner:
             "candidates": self._probe.recall.table(),
             "n_versions": progress.n_promotions + 1,
             "n_cuts": progress.n_cuts,
+            "n_rollbacks": progress.n_rollbacks,
             "n_examples": progress.n_examples,
             "n_steps": progress.n_steps,
             "champion": progress.champion,

@@ -21,6 +21,8 @@ Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+SERVED = MODELS.index("served")
+
 
 class Closed(NamedTuple):
     """Visits that have closed, in the order they were opened."""
@@ -38,9 +40,11 @@ class Closed(NamedTuple):
     """[E, MODELS, GROUPS]."""
     dcg: Doubles
     n_organic: Ints
-    """Targets that no slate caused, [E]."""
+    """Targets that no slate caused, [E, GROUPS]."""
     organic_hits: Doubles
-    """[E, MODELS]."""
+    """[E, MODELS, GROUPS]."""
+    had_slate: Mask
+    """Whether a slate was in force when the visit began, [E]."""
 
 
 class PendingVisits(Component):
@@ -74,8 +78,8 @@ class PendingVisits(Component):
         self.n_targets = np.zeros((capacity, GROUPS), np.int32)
         self.hits = np.zeros((capacity, len(MODELS), GROUPS), np.int16)
         self.dcg = np.zeros((capacity, len(MODELS), GROUPS), np.float32)
-        self.n_organic = np.zeros(capacity, np.int32)
-        self.organic_hits = np.zeros((capacity, len(MODELS)), np.int16)
+        self.n_organic = np.zeros((capacity, GROUPS), np.int32)
+        self.organic_hits = np.zeros((capacity, len(MODELS), GROUPS), np.int16)
         self.next_place = self.n_evicted = 0
         self.place_of: dict[int, int] = {}
         self.visit_of: dict[int, int] = {}
@@ -147,11 +151,12 @@ class PendingVisits(Component):
         member = np.zeros((len(place), GROUPS), np.int32)
         member[:, 0] = 1
         member[np.arange(len(place)), group] = 1
+        found = hit[:, :, None] * member[:, None, :].astype(np.int16)
         np.add.at(self.n_targets, place, member)
-        np.add.at(self.hits, place, hit[:, :, None] * member[:, None, :].astype(np.int16))
+        np.add.at(self.hits, place, found)
         np.add.at(self.dcg, place, gain[:, :, None] * member[:, None, :].astype(np.float32))
-        np.add.at(self.n_organic, place[organic], 1)
-        np.add.at(self.organic_hits, place[organic], hit[organic])
+        np.add.at(self.n_organic, place[organic], member[organic])
+        np.add.at(self.organic_hits, place[organic], found[organic])
 
     def close(self, watermark_ms: int) -> Closed:
         """Take out the visits that are over as of the watermark."""
@@ -172,6 +177,7 @@ class PendingVisits(Component):
             self.dcg[s].astype(np.float64),
             self.n_organic[s].astype(np.int64),
             self.organic_hits[s].astype(np.float64),
+            (self.lists[s, SERVED] >= 0).any(axis=1),
         )
         for place in places.tolist():
             self._unindex(place)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
 from stream_rec.component import Component, digest
-from stream_rec.learn.gate import PairedRecall, verdict
+from stream_rec.learn import evidence
+from stream_rec.learn.comparison import Comparison
+from stream_rec.learn.guard import Guard, GuardRules
+from stream_rec.learn.promotion import Rules, judge_light
+from stream_rec.learn.soundness import faults
 from stream_rec.model.ranker import Learner, Weights
 
 if TYPE_CHECKING:
@@ -28,23 +33,30 @@ class Progress(Component):
     """Where the learning is: counts and which version serves."""
 
     half = "learned"
-    scalars = ("n_examples", "n_since_cut", "n_cuts", "n_promotions", "champion", "challenger", "n_steps")
+    scalars = (
+        "n_examples", "n_since_cut", "n_cuts", "n_promotions", "n_rollbacks", "champion", "challenger", "previous",
+        "n_steps", "turned_down",
+    )  # fmt: skip
 
     def __init__(self, champion: str) -> None:
-        self.n_examples = self.n_since_cut = self.n_cuts = self.n_promotions = self.n_steps = 0
+        self.n_examples = self.n_since_cut = self.n_cuts = self.n_promotions = self.n_rollbacks = self.n_steps = 0
         self.champion = champion
         self.challenger = ""
         """Empty while none waits for its weights to be durable."""
+        self.previous = ""
+        """Champion before this one; empty when there is none to return to."""
+        self.turned_down = False
+        """Whether the last challenger that was cut may not serve."""
 
 
 class Versions:
-    """Cuts challengers from the learner and promotes them.
+    """Cuts challengers from the learner, judges them, promotes them and returns to the champion before.
 
     Args:
         cut_examples: positives between two cuts.
-        seed: of the bootstrap.
         rate: step size of the learner.
-        paired_visits: visits the comparison holds.
+        rules: of the gate; its rivals are set here.
+        guard_rules: of the guard.
         tower: the text tower, whose parameter sets go with the ranker's; None: there is none.
 
     >>> versions = Versions(cut_examples=10)
@@ -55,18 +67,24 @@ class Versions:
     def __init__(
         self,
         cut_examples: int = 10_000,
-        seed: int = 0,
         rate: float = 0.02,
         *,
-        paired_visits: int = 10_000,
+        rules: Rules | None = None,
+        guard_rules: GuardRules | None = None,
         tower: TwoTower | None = None,
     ) -> None:
-        self.cut_examples, self.seed, self.tower = cut_examples, seed, tower
+        self.cut_examples, self.tower = cut_examples, tower
         self.learner = Learner(rate)
         self.linear = Learner(rate) if tower is not None else None
         """`linear` learns without the tower, to be measured against."""
-        self.challenger, self.champion = Weights(), Weights()
-        self.paired = PairedRecall(paired_visits)
+        self.challenger, self.champion, self.previous = Weights(), Weights(), Weights()
+        self.rules = replace(
+            rules or Rules(),
+            champions=(evidence.CHAMPION, evidence.YESTERDAY),
+            baselines=evidence.baselines(with_tower=tower is not None),
+        )
+        self.comparison = Comparison((*self.rules.champions, *self.rules.baselines))
+        self.guard = Guard(guard_rules)
         self.progress = Progress(version_id(0, self.tensors("champion")))
 
     @property
@@ -82,29 +100,38 @@ class Versions:
             self.tower.count(n_examples)
 
     def cut_due(self) -> bool:
-        """Whether enough examples came since the last cut and no challenger is waiting."""
-        due = self.progress.n_since_cut >= self.cut_examples or (self.tower is not None and self.tower.ready)
-        return due and not self.progress.challenger
+        """Whether enough examples came since the last cut and no challenger is waiting.
+
+        An adapter that has won is cut at once, unless the challenger it went with was turned down just now.
+        """
+        p = self.progress
+        won = self.tower is not None and self.tower.ready and not p.turned_down
+        return (p.n_since_cut >= self.cut_examples or won) and not p.challenger
 
     def cut(self) -> Cut:
         """Freeze a copy of the learner as the challenger and judge it.
 
-        A challenger with weights that are not finite is rejected and the learner returns to the champion.
+        Held or rejected for its quality, it is dropped: the learner goes on, is compared further and is judged again
+        at the next cut. If its weights are not finite or its embeddings have collapsed, the learner returns to the
+        champion and the comparison begins anew. There are no probabilities yet whose calibration could be judged.
         """
         p = self.progress
         self.challenger.value = self.learner.value.copy()
         if self.tower is not None:
             self.tower.cut()
         tensors = self.tensors("challenger")
+        sample = self.tower.sample() if self.tower is not None else None
+        made, base = sample or (None, None)
+        record = judge_light(self.comparison, faults(tensors, embeddings=made, base=base), self.rules)
         version = version_id(p.n_promotions + 1, tensors)
-        record = verdict(tensors, self.paired.interval(self.seed * 1_000_003 + p.n_cuts))
         p.n_since_cut, p.n_cuts = 0, p.n_cuts + 1
-        if record["verdict"] == "promote":
+        p.turned_down = record["verdict"] != "promote"
+        if not p.turned_down:
             p.challenger = version
-        else:
-            self.learner.reset(self.champion.value)
-            if self.tower is not None:
-                self.tower.reset()
+        elif self.tower is not None:
+            self.tower.withdraw()
+        if not record["hard_check"]:
+            self._return()
         return Cut(version, tensors, {"version": version, "parent": p.champion, **record})
 
     def promote(self, version: str) -> bool:
@@ -112,12 +139,40 @@ class Versions:
         p = self.progress
         if not version or version != p.challenger:
             return False
+        self.previous.value = self.champion.value.copy()
         self.champion.value = self.challenger.value.copy()
         if self.tower is not None:
+            self.tower.keep_previous()
             self.tower.promote()
-        p.champion, p.challenger, p.n_promotions = version, "", p.n_promotions + 1
-        self.paired.clear()
+        p.previous, p.champion, p.challenger = p.champion, version, ""
+        p.n_promotions += 1
+        self.comparison.restart(evidence.CHAMPION)
+        self.guard.begin(p.champion, p.previous)
         return True
+
+    def roll_back(self) -> bool:
+        """Let the previous champion serve again and the learner go on from it; False when there is none.
+
+        A challenger that waits is dropped.
+        """
+        p = self.progress
+        if not p.previous:
+            return False
+        self.champion.value = self.previous.value.copy()
+        if self.tower is not None:
+            self.tower.restore_previous()
+        p.champion, p.previous, p.challenger = p.previous, "", ""
+        p.n_rollbacks += 1
+        self.guard.stop()
+        self._return()
+        return True
+
+    def _return(self) -> None:
+        """The learner starts again from the champion, and so does what is known about it."""
+        self.learner.reset(self.champion.value)
+        if self.tower is not None:
+            self.tower.reset()
+        self.comparison.restart()
 
     def tensors(self, which: str) -> Tensors:
         """What the weight file of a parameter set holds; `which` is `champion` or `challenger`."""
@@ -131,7 +186,9 @@ class Versions:
             "learner": self.learner,
             "challenger": self.challenger,
             "champion": self.champion,
-            "paired_recall": self.paired,
+            "previous": self.previous,
+            "comparison": self.comparison,
+            "guard": self.guard,
             "progress": self.progress,
         }
 

@@ -16,6 +16,7 @@ from stream_rec.model.carry import Carry
 from stream_rec.model.features import Profiles
 from stream_rec.model.item_texts import Embedder, ItemTexts
 from stream_rec.model.micro_batch import Examples
+from stream_rec.model.previous import Previous
 from stream_rec.model.text_neighbours import TextNeighbours
 from stream_rec.model.tower import Recent, Tensors, TowerWeights, Vectors
 from stream_rec.model.tower_learning import Moments, Part, Rates
@@ -64,6 +65,7 @@ class TwoTower:
         self._vectors = {name: Vectors(getattr(self, name), ids=ids) for name in ("learner", "champion")}
         self._vectors[ON_TRIAL] = Vectors(self.learner, ids=ids)
         self._text_of: Callable[[int], str] = str
+        self.previous = Previous(embedder.dim)
 
     def components(self) -> dict[str, Component]:
         """Everything that is state, by name."""
@@ -75,6 +77,7 @@ class TwoTower:
             "tower_champion": self.champion,
             "tower_moments": self.moments,
             "tower_carry": self.carry,
+            **self.previous.components(),
             **(self.rounds.components() if self.rounds is not None else {}),
         }
 
@@ -85,6 +88,7 @@ class TwoTower:
             weights.reserve(len(self.texts.table))
         self._text_of = text_of
         changed = self.texts.embed(quota, text_of, self._embedder)
+        self.previous.tell(changed, n_items)
         if self.rounds is not None:
             self.rounds.advance(changed, n_items, text_of)
             self._vectors[ON_TRIAL].drop()
@@ -203,12 +207,53 @@ class TwoTower:
             self.champion,
             self.moments,
             self.carry,
+            self.previous,
         ):
             part.forget_items(rows)
         if self.rounds is not None:
             self.rounds.forget_items(rows)
         for vectors in self._vectors.values():
             vectors.drop(rows)
+
+    def withdraw(self) -> None:
+        """The challenger will not serve; an adapter that went with it waits for the next one."""
+        if self.rounds is not None and self.rounds.phase == CUT:
+            self.rounds.progress.phase = READY
+
+    def keep_previous(self) -> None:
+        """Keep the champion, which the challenger is about to follow."""
+        changes = self.rounds is not None and self.rounds.phase == CUT
+        adapter = self.rounds.served.value if self.rounds is not None and changes else None
+        self.previous.keep(self.champion, self.texts, adapter)
+
+    def restore_previous(self) -> None:
+        """Let the champion before this one serve again, under its own adapter; a round that was going on is over."""
+        kept = self.previous
+        self.champion.copy_from(kept.weights)
+        self.withdraw()
+        if self.rounds is not None and kept.adapter.changed:
+            self.rounds.served.value = kept.adapter.value.copy()
+            self.rounds.judge(promote=False)
+            waiting = dict.fromkeys([*kept.texts.waiting.tolist(), *self.texts.waiting.tolist()])
+            self.texts.table, self.texts.waiting = kept.texts.table.copy(), np.array(list(waiting), np.int32)
+        self.texts.reserve(len(self.champion.bias))
+        self.champion.reserve(len(self.texts.table))
+        for vectors in self._vectors.values():
+            vectors.drop()
+
+    def sample(self, n: int = 512) -> tuple[Floats, Floats] | None:
+        """Vectors of the challenger and text embeddings as served, of up to `n` items spread over the catalogue.
+
+        Returns:
+            float32 [n, D] twice; None where fewer than two items have an embedded text.
+        """
+        rows = np.flatnonzero(self.texts.table.any(axis=1))
+        rows = rows[:: max(1, len(rows) // n)][:n]
+        if len(rows) < 2:
+            return None
+        texts = self.rounds.candidate if self.rounds is not None and self.rounds.phase == CUT else self.texts
+        made = texts.table[rows].astype(np.float32) @ self.challenger.maps[tower.ITEM]
+        return made + self.challenger.residual[rows] * self.plan.ids, self.texts.table[rows].astype(np.float32)
 
 
 def _merged(batches: Sequence[Examples], base: Sequence[Floats]) -> list[Part]:

@@ -43,6 +43,7 @@ SETS = (
     "slate.n_slots=5",
     "slate.refresh_users_per_tick=2",
     "learn.light_cut_examples=100",
+    "gate.min_users=0",
     "watermark.max_partitions=8",
     "dedupe.capacity=5000",
     "users.capacity=500",

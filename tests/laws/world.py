@@ -45,6 +45,7 @@ COMMON = (
     "slate.star_every_ms=3600000",
     "learn.light_cut_examples=100",
     "learn.sample_one_in=1",
+    "gate.min_users=0",
     "learn.micro_batch=8",
     "report.interval_ms=21600000",
     "quality.dead_letter_share=1",

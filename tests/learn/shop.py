@@ -9,13 +9,22 @@ import numpy as np
 from stream_rec.events import MISSING, Kind
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits, no_retractions
 from stream_rec.learn.learner import LearnSettings
+from stream_rec.learn.promotion import Rules
 from stream_rec.learn.scoring import Catalogue
 from stream_rec.stream.histories import Histories, HistoryRow
 
 N_ITEMS = 30
 CATALOGUE = Catalogue(N_ITEMS)
 MINUTE_MS = 60_000
-SETTINGS = LearnSettings(item_capacity=50, recent_capacity=500, sample_one_in=1, cut_examples=50, max_pending_visits=40)
+SETTINGS = LearnSettings(
+    item_capacity=50,
+    recent_capacity=500,
+    sample_one_in=1,
+    cut_examples=50,
+    max_pending_visits=40,
+    gate=Rules(min_users=0),
+)
+"""A dozen users: nothing has to be seen before a challenger serves."""
 
 
 class Take(NamedTuple):

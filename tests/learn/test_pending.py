@@ -59,8 +59,17 @@ def test_a_closed_visit_says_its_hits_by_model_and_group() -> None:
     assert closed.n_targets.tolist() == [[2, 0, 1, 1]]
     assert closed.hits[0, 0].tolist() == [1, 0, 1, 0]
     assert closed.dcg[0, 0].tolist() == [1, 0, 1, 0]
-    assert closed.n_organic.tolist() == [1]
-    assert closed.organic_hits[0].tolist() == [1] * len(MODELS)
+    assert closed.n_organic.tolist() == [[1, 0, 1, 0]]
+    assert closed.organic_hits[0].tolist() == [[1, 0, 1, 0]] * len(MODELS)
+
+
+def test_a_visit_that_began_without_a_slate_says_so() -> None:
+    pending = PendingVisits(4)
+    opened(pending, (1, 7, 0), (2, 8, 0))
+    pending.lists[1, MODELS.index("served")] = MISSING
+    take(pending, 1, 3)
+    take(pending, 2, 3)
+    assert pending.close(10**9).had_slate.tolist() == [True, False]
 
 
 def test_a_visit_that_takes_nothing_closes_unscored() -> None:
