@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from stream_rec import config
+from stream_rec import config as of_commands
 from tests.integration.broker import Broker, find
 from tests.integration.origins import Origin
 from tests.integration.proxy import Proxy
@@ -23,24 +24,31 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 HERE = Path(__file__).resolve().parent
-QUICK = ("test_take_over.py",)
-"""Of the tests on a real broker what the fast suite runs beside the contracts; .ci/run runs all."""
 ON_A_BROKER = (HERE / "integration", HERE / "storm")
 NO_BROKER = "no Kafka broker: set KAFKA_HOME to a folder with bin/kafka, or start docker"
+FAST = "not slow"
+"""The marks that the fast suite takes; it leaves everything on a real broker to .ci/run, and draws fewer examples."""
+FEWER = 3
+DRAWN = "_hypothesis_internal_use_settings"
+"""Where hypothesis keeps what `@settings` said of a test."""
 _numbers = itertools.count(1)
 os.environ.setdefault("STREAM_REC_MODEL__ENCODER", "none")
 """Commands that tests start rank on statistics alone, unless a test is about the encoder."""
-config.installed_encoder = lambda: "none"
+of_commands.installed_encoder = lambda: "none"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(HERE / "integration") and item.path.name not in QUICK:
-            item.add_marker(pytest.mark.slow)
         if any(item.path.is_relative_to(folder) for folder in ON_A_BROKER) or item.get_closest_marker("kafka"):
+            item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.kafka)
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+
+    if config.getoption("markexpr") == FAST:
+        for test in {item.function for item in items if hasattr(item, "function") and hasattr(item.function, DRAWN)}:
+            whole = getattr(test, DRAWN)
+            setattr(test, DRAWN, settings(whole, max_examples=max(2, whole.max_examples // FEWER)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -35,13 +35,14 @@ def records(folder, topic):
     return [json.loads(line) for line in (folder / f"{topic}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("topic", SCHEMAS)
-def test_every_published_record_fits_its_schema(demo, topic):
+def test_published_records_fit_their_schema(demo, topic, every):
     schema = json.loads((Path(SCHEMA_DIR) / f"{SCHEMAS[topic]}.json").read_text())
     check = jsonschema.Draft202012Validator(schema)
     found = records(demo[0], topic)
     assert found
-    for record in found:
+    for record in found[::every]:
         check.validate(record)
 
 

@@ -70,32 +70,38 @@ def rows(text: str, label: str) -> list[list[str]]:
     ]
 
 
-def test_the_model_table_holds_the_first_tenth_the_last_tenth_and_what_it_gains_on_popularity(tmp_path: Path) -> None:
-    text = told(folder(tmp_path, summary=SUMMARY))
+@pytest.fixture(scope="module")
+def told_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return told(folder(tmp_path_factory.mktemp("run"), summary=SUMMARY))
+
+
+def test_the_model_table_holds_the_first_tenth_the_last_tenth_and_what_it_gains_on_popularity(
+    told_of_a_run: str,
+) -> None:
+    text = told_of_a_run
     assert rows(text, "served slates")[0] == ["0.120", "0.240", "+100", "%", "0.192", "1.50x"]
 
 
-def test_the_simple_lists_follow_from_best_to_worst(tmp_path: Path) -> None:
-    first = told(folder(tmp_path, summary=SUMMARY)).split("next item")[0]
+def test_the_simple_lists_follow_from_best_to_worst(told_of_a_run: str) -> None:
+    first = told_of_a_run.split("next item")[0]
     order = ["served slates", "ranker", "own, then popular", "popular, last 7 days", "bought before"]
     places = [first.index(name) for name in order]
     assert places == sorted(places)
 
 
-def test_a_slice_is_held_against_its_strongest_simple_list(tmp_path: Path) -> None:
-    text = told(folder(tmp_path, summary=SUMMARY))
-    known = rows(text, "known users")[0]
+def test_a_slice_is_held_against_its_strongest_simple_list(told_of_a_run: str) -> None:
+    known = rows(told_of_a_run, "known users")[0]
     assert known == ["100", "0.288", "0.300", "0.192", "own,", "then", "popular", "0.240", "1.25x"]
 
 
-def test_the_accounting_adds_up_in_words(tmp_path: Path) -> None:
-    text = " ".join(told(folder(tmp_path, summary=SUMMARY)).split())
+def test_the_accounting_adds_up_in_words(told_of_a_run: str) -> None:
+    text = " ".join(told_of_a_run.split())
     assert "10,000 consumed = 9,500 accepted + 300 duplicate + 100 late + 100 dead lettered + 0 ignored" in text
     assert "first tenth 20.0%, last tenth 30.0% (+50 %)" in text
 
 
-def test_nothing_is_cut_off_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
-    text = told(folder(tmp_path, summary=SUMMARY))
+def test_nothing_is_cut_off_on_a_terminal_of_80_columns(told_of_a_run: str) -> None:
+    text = told_of_a_run
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,12 +32,9 @@ def live(seed: int, n_polls: int) -> World:
     return world
 
 
-@pytest.mark.parametrize("n_runs", [2, pytest.param(12, marks=pytest.mark.slow)])
-def test_a_fresh_pipeline_replays_the_ledger_of_a_live_run_to_the_same_bytes(n_runs: int) -> None:
-    settings(LAW, max_examples=n_runs)(given(st.integers(0, 2**32), st.integers(0, 6))(replays))()
-
-
-def replays(seed: int, n_polls: int) -> None:
+@settings(LAW, max_examples=6)
+@given(seed=st.integers(0, 2**32), n_polls=st.integers(0, 6))
+def test_a_fresh_pipeline_replays_the_ledger_of_a_live_run_to_the_same_bytes(seed: int, n_polls: int) -> None:
     world = live(seed, n_polls)
     assert world.pipeline.learner.versions.progress.n_promotions >= 2
     written = world.broker.outputs(Topic.LEDGER)

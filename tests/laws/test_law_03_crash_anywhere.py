@@ -115,7 +115,9 @@ def test_crashes_in_a_row_change_nothing() -> None:
     assert sorted(world.broker.weights) == sorted(expected.broker.weights)
 
 
-@pytest.mark.parametrize("step", [5, 60, 200])
+@pytest.mark.parametrize(
+    "step", [pytest.param(5, marks=pytest.mark.slow), 60, pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_slow_weights_and_a_crash_lose_and_double_nothing(step: int) -> None:
     """When a version becomes durable is a fact from outside: the ledger of a crashed run may say another tick.
 
@@ -133,7 +135,9 @@ def test_slow_weights_and_a_crash_lose_and_double_nothing(step: int) -> None:
     assert named <= set(world.broker.weights)
 
 
-@pytest.mark.parametrize("step", [9, 40, 150])
+@pytest.mark.parametrize(
+    "step", [pytest.param(9, marks=pytest.mark.slow), 40, pytest.param(150, marks=pytest.mark.slow)]
+)
 def test_a_live_worker_that_crashes_claims_the_ledger_and_goes_on(step: int) -> None:
     """A claim takes a number of its own; the ledger stays unbroken and replays to the recovered state."""
     live = Live(idle_ms=60_000)

@@ -132,7 +132,9 @@ def with_a_tame_one(at: int) -> World:
 
 
 @pytest.mark.parametrize("wild_ms", [0, 86_400_000, 4_070_908_800_000, 4_102_444_800_001, 99_999_999_999_999_999])
-@pytest.mark.parametrize("at", [3, 120, 255])
+@pytest.mark.parametrize(
+    "at", [pytest.param(3, marks=pytest.mark.slow), 120, pytest.param(255, marks=pytest.mark.slow)]
+)
 def test_one_wild_timestamp_changes_nothing_for_others(wild_ms: int, at: int) -> None:
     wild = {"event_id": "wild", "event_type": "purchase", "event_at": wild_ms, "user_id": "x", "item_id": "item-3"}
     with_wild, with_tame = with_one_more(at, wild), with_a_tame_one(at)
