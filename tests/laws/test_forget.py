@@ -103,7 +103,7 @@ def numbers(value: Any) -> Iterator[int]:
 
 def test_before_the_forget_she_is_to_be_seen_wherever_the_state_could_hold_her() -> None:
     pipeline = told(WIDE).before()
-    everywhere = {*USER_ROWS, *ITEM_ROWS, *BORN, *VISITS, *POINTERS, *STAYS, "users.key", "paired_recall.user_key"}
+    everywhere = {*USER_ROWS, *ITEM_ROWS, *BORN, *VISITS, *POINTERS, *STAYS, "users.key"}
     everywhere |= {"pending_visits.user_key", "joiner.early.key", "joiner.exposures.key", "joiner.decisions.decision"}
     everywhere |= {"window.event", "reservoir.event", "window.order", "histories.order", "histories.at_ms"}
     # No slate shows what is sold out, whoever it is for, and an early action is on what a slate showed.
