@@ -23,6 +23,8 @@ class Effects:
     """The tick's `consumed = accepted + duplicate + late + dead_lettered + ignored`."""
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Outcome to reason to records of the tick."""
+    brake: Sequence[str] = ()
+    """Why nothing is learned or promoted now; empty when it is."""
 
     def digest(self) -> str:
         """SHA-256 over the output records, topic, key and value length-prefixed."""

@@ -28,6 +28,8 @@ class Health:
     cut_at_ms: int | None = None
     lag: int | None = None
     version: str | None = None
+    brake: tuple[str, ...] = ()
+    """Why nothing is learned or promoted now; empty when it is."""
     n_rebuilds: int = 0
     """Times the state was dropped and recovered from the ledger in this process."""
     records: Counter[str] = field(default_factory=Counter)
@@ -52,6 +54,7 @@ class Health:
         self.n_ticks += 1
         self.tick_s += took_s
         self.records.update(effects.counts)
+        self.brake = tuple(effects.brake)
         self.alive()
 
     def is_alive(self) -> bool:
@@ -71,6 +74,7 @@ class Health:
             "event_at": self.cut_at_ms,
             "lag": self.lag,
             "version": self.version,
+            "brake": list(self.brake),
             "records": dict(self.records),
             "ticks": self.n_ticks,
             "mean_tick_ms": round(1000 * self.tick_s / self.n_ticks, 2) if self.n_ticks else None,

@@ -5,25 +5,25 @@ records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
-import safetensors.numpy
 
 from stream_rec.component import Component, Snapshot, restore_all
 from stream_rec.effects import Effects
-from stream_rec.events import MISSING, Output, Record, Topic
+from stream_rec.events import MISSING, Kind, Output, Record, Topic
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
+from stream_rec.learn.brake import Braking, Counts
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import Catalogue
+from stream_rec.releases import Releases
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
 from stream_rec.stream.forgetting import forget_users
-from stream_rec.stream.intake import SESSION, Intake, Taken
+from stream_rec.stream.intake import ORGANIC, SESSION, Intake, Taken
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users, words_of
@@ -32,24 +32,21 @@ from stream_rec.stream.watermark import BEFORE_TIME
 Array = np.ndarray[Any, np.dtype[Any]]
 UNHURRIED = 1 << 20
 """Before the first event nobody waits."""
+LOOKS = (Kind.CLICK, Kind.VIEW_ITEM)
+JOINABLE = (*LOOKS, Kind.ADD_TO_CART, Kind.PURCHASE)
+"""What people do with an item that a slate may have shown."""
 
 
 class Report(Component):
     """What the next metrics line still has to say: counts since the last one."""
 
-    scalars = ("counts", "begun", "last_at_ms", "frozen", "waiting", "stored")
+    scalars = ("counts", "begun", "last_at_ms")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.begun = False
         """Whether an event has been accepted: before that there is no event time to speak of."""
         self.last_at_ms = MISSING
-        self.frozen = False
-        """Promotion is stopped by a control record until `unfreeze`."""
-        self.waiting: dict[str, dict[str, Any]] = {}
-        """Versions that are not yet promoted, with what their notice will say."""
-        self.stored: list[str] = []
-        """Those of them whose weights are stored: they wait for `unfreeze` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,7 @@ class Pipeline:
         self.facts = intake.facts
         self.positions = Positions()
         self._report = Report()
+        self._releases = Releases(learner, intake.facts.accounting)
 
     # ---- state
 
@@ -101,6 +99,7 @@ class Pipeline:
             "reservoir": facts.reservoir,
             "refresh": self._slates.refresh,
             "report": self._report,
+            "release": self._releases.state,
             **self.learner.components(),
         }
 
@@ -114,12 +113,7 @@ class Pipeline:
 
     def pending_weights(self) -> dict[str, dict[str, Array]]:
         """Candidates whose weights must still become durable."""
-        versions = self.learner.versions
-        return {
-            version: versions.tensors("champion" if version == versions.champion_version else "challenger")
-            for version in self._report.waiting
-            if version not in self._report.stored
-        }
+        return self._releases.pending_weights()
 
     def due(self, now_ms: int) -> bool:
         """Whether an empty tick has something to do."""
@@ -151,12 +145,14 @@ class Pipeline:
         learner.test(batch, self.facts.histories, catalogue)
         learner.absorb(batch, self.facts.histories, catalogue)
         learner.mature(batch.watermark_ms)
+        braking = self._look(taken, servable_before, batch.watermark_ms)
         learner.train(self.quotas.train_steps)
         outputs = [*taken.dead_letters, *self._controls(tick, taken)]
-        weights = {} if self._report.frozen else self._cut()
-        notices = self._promote(tick)
+        notices, weights = self._releases.step(tick)
         if not self._report.begun and batch.watermark_ms != BEFORE_TIME:
-            notices = self._first_version(tick, weights)
+            self._report.begun, self._report.last_at_ms = True, tick.cut_at_ms
+            notices, first = self._releases.first(tick)
+            weights |= first
         touched = self._touched(taken)
         outputs += notices
         outputs += self._slates.publish(
@@ -165,7 +161,32 @@ class Pipeline:
         counts, reasons = self._counts(taken)
         outputs += self._metrics(tick, counts, batch.watermark_ms)
         self.positions.advance(tick, records)
-        return Effects(outputs=outputs, weights=weights, counts=counts, reasons=reasons)
+        return Effects(outputs=outputs, weights=weights, counts=counts, reasons=reasons, brake=braking.reasons)
+
+    def _look(self, taken: Taken, servable_before: Array, watermark_ms: int) -> Braking:
+        """Show the brake what the tick brought; new texts of items that stay on sale are no change of the catalogue."""
+        oversight = self.learner.oversight
+        if watermark_ms == BEFORE_TIME:
+            return oversight.brake.state()
+        kind, servable = taken.lines.kind, self.facts.items.servable()
+        joinable = np.isin(kind, JOINABLE)
+        before = np.zeros(len(servable), np.bool_)
+        before[: len(servable_before)] = servable_before
+        n_visits, recall = self.learner.matured()
+        counts = Counts(
+            events=len(np.unique([line.event for line in taken.lines.source])),
+            joinable=int(joinable.sum()),
+            joined=int((joinable & (taken.source != ORGANIC)).sum()),
+            looks=int(np.isin(kind, LOOKS).sum()),
+            purchases=int((kind == Kind.PURCHASE).sum()),
+            visits=n_visits,
+            recall=recall,
+            items_changed=int((before != servable).sum()),
+            n_items=self.facts.items.n,
+        )
+        braking = oversight.look(watermark_ms, counts)
+        self.facts.accounting.note("braked_ticks", int(braking.braking))
+        return braking
 
     def _catalogue_before(self, servable: Array, taken: Taken) -> Catalogue:
         """What a tick's examples are compared with: items known before it, and of these the ones servable (law 7)."""
@@ -231,54 +252,13 @@ class Pipeline:
         touched: Array = own[np.sort(first)]
         return touched
 
-    # ---- versions
-
-    def _first_version(self, tick: Tick, weights: dict[str, dict[str, Array]]) -> list[Output]:
-        """The notice of the version that serves before anything was learned, in the tick of the first event."""
-        self._report.begun, self._report.last_at_ms = True, tick.cut_at_ms
-        versions = self.learner.versions
-        version, tensors = versions.champion_version, versions.tensors("champion")
-        weights[version] = tensors
-        self._report.waiting[version] = _stored(tensors)
-        return [_notice(tick, version, "initial", self._report.waiting[version]), _pointer(tick, version)]
-
-    def _promote(self, tick: Tick) -> list[Output]:
-        """Candidates whose weights this tick reports durable become champion, in order."""
-        report, out = self._report, []
-        report.stored += [version for version in tick.weights_durable if version in report.waiting]
-        if report.frozen:
-            return []
-        for version in report.stored:
-            says = report.waiting.pop(version)
-            if self.learner.promote(version):
-                out += [_notice(tick, version, "promote", says), _pointer(tick, version)]
-        report.stored = []
-        return out
-
-    def _cut(self) -> dict[str, dict[str, Array]]:
-        """A challenger, when one is due; its weights are stored before it may serve."""
-        if not self.learner.cut_due():
-            return {}
-        cut = self.learner.cut()
-        if cut.verdict["verdict"] != "promote":
-            self.facts.accounting.note(f"version_{cut.verdict['verdict']}")
-            return {}
-        verdict = {name: value for name, value in cut.verdict.items() if name not in ("version", "parent")}
-        record = {
-            "parent": cut.verdict["parent"],
-            "verdict": verdict,
-            "n_examples": self.learner.versions.progress.n_examples,
-        }
-        self._report.waiting[cut.version] = {**record, **_stored(cut.tensors)}
-        return {cut.version: cut.tensors}
-
     def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
         """Obey `freeze`, `unfreeze` and `forget`; refuse what this build cannot do, in a notice that says so."""
         out, forgotten = [], self._forget(taken)
         for word, arguments in taken.controls:
             done = word in ("freeze", "unfreeze", "forget")
             if word in ("freeze", "unfreeze"):
-                self._report.frozen = word == "freeze"
+                self._releases.freeze(word == "freeze")
             body = {
                 "event": "command",
                 "command": word,
@@ -339,32 +319,18 @@ class Pipeline:
             **self.facts.joiner.take_interval(),
             "metrics": self.learner.metrics_interval(),
             "reach": self.learner.reach.table(self.facts.items.n),
+            "gate": self._releases.take_judged(),
+            "brake": list(self.learner.oversight.brake.state().reasons),
+            "drift": self._drifted(),
         }
         report.counts, report.last_at_ms = {}, tick.cut_at_ms
         return [Output(Topic.METRICS, b"", msgspec.json.encode(line))]
 
-
-def _stored(tensors: Mapping[str, Array]) -> dict[str, str]:
-    """Digest of the weights file that these tensors make."""
-    return {"sha256": hashlib.sha256(safetensors.numpy.save(dict(tensors))).hexdigest()}
-
-
-def _notice(tick: Tick, version: str, event: str, says: Mapping[str, Any]) -> Output:
-    body = {
-        "version": version,
-        "event": event,
-        "tick": tick.number,
-        "event_at": tick.cut_at_ms,
-        "url": f"weights/{version}.safetensors",
-        **says,
-    }
-    return Output(Topic.VERSIONS, version.encode(), msgspec.json.encode(body))
-
-
-def _pointer(tick: Tick, version: str) -> Output:
-    """The record under the key `champion`: which version serves from this tick on."""
-    body = {"version": version, "event": "champion", "tick": tick.number, "event_at": tick.cut_at_ms}
-    return Output(Topic.VERSIONS, b"champion", msgspec.json.encode(body))
+    def _drifted(self) -> dict[str, int]:
+        alarms = self.learner.oversight.take_alarms()
+        for word, n in alarms.items():
+            self.facts.accounting.note(word, n)
+        return alarms
 
 
 def _stable_key(users: Users, rows: Array) -> Array:

@@ -119,17 +119,18 @@ class _Detector:
             # Forgetting would end the pull back to zero that keeps a stationary figure below the threshold.
             else PageHinkley(min_instances=SCALED_BY, delta=PH_TOLERANCE, threshold=PH_THRESHOLD, alpha=1.0)
         )
-        self._first: list[float] = []
+        self._first, self._n_first = np.zeros(SCALED_BY, np.float64), 0
         self._mean, self._deviation = 0.0, 1.0
 
     def update(self, value: float) -> bool:
         """Whether this value is an alarm."""
-        if len(self._first) < SCALED_BY:
-            self._first.append(value)
-            if len(self._first) == SCALED_BY:
+        if self._n_first < SCALED_BY:
+            self._first[self._n_first] = value
+            self._n_first += 1
+            if self._n_first == SCALED_BY:
                 self._mean = float(np.mean(self._first))
                 self._deviation = max(float(np.std(self._first)), 1e-9 * max(1.0, abs(self._mean)))
-                for first in self._first:
+                for first in self._first.tolist():
                     self._say(first)
             return False
         return self._say(value)

@@ -44,6 +44,13 @@ def compare(comparison: Comparison, closed: Closed) -> None:
             comparison.add(rival, closed.user_key, recall[:, CHALLENGER], recall[:, model], there=there)
 
 
+def rewards(closed: Closed) -> Doubles:
+    """Recall of what was served, of each closed visit for which a slate was in force, in order; float64 [n]."""
+    use = closed.had_slate
+    out: Doubles = closed.hits[use][:, SERVED, 0] / np.minimum(closed.n_targets[use, 0], K)
+    return out
+
+
 def watch(guard: Guard, closed: Closed) -> int:
     """Count closed visits for which a slate was in force; returns how many."""
     use = closed.had_slate & (closed.n_organic[:, 0] > 0)

@@ -21,6 +21,7 @@ from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.guard import GuardRules
+from stream_rec.learn.oversight import LOSS, REWARD, Oversight
 from stream_rec.learn.pending import PendingVisits
 from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Prequential, Reach
 from stream_rec.learn.probe import Probe
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 BLOCK = 64
@@ -82,6 +84,8 @@ class _Tick:
 
     takes: Takes
     batches: list[Examples]
+    rewards: Doubles | None = None
+    """Recall of what was served, of each closed visit that began with a slate; None before `mature`."""
 
 
 class Learner:
@@ -113,6 +117,7 @@ class Learner:
         self.versions = Versions(s.cut_examples, s.rate, rules=s.gate, guard_rules=s.guard, tower=tower)
         self.trial = AdapterTrial(s.seed, s.adapter_visits)
         self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
+        self.oversight = Oversight()
         self._tick: _Tick | None = None
 
     def components(self) -> dict[str, Component]:
@@ -129,6 +134,7 @@ class Learner:
             "prequential": self.prequential,
             "reach": self.reach,
             **self.versions.components(),
+            **self.oversight.components(),
             "adapter_trial": self.trial.sums,
             "candidate_recall": self._probe.recall,
             **(self.tower.components() if self.tower else {}),
@@ -212,19 +218,35 @@ class Learner:
         self.recent.evict(watermark_ms)
         closed = self.pending.close(watermark_ms)
         self.prequential.add(NEXT_VISIT, closed.user_slice, closed.n_targets, closed.hits, dcg=closed.dcg)
-        evidence.compare(self.versions.comparison, closed)
-        evidence.watch(self.versions.guard, closed)
+        rewards = evidence.rewards(closed)
+        if self._tick is not None:
+            self._tick.rewards = rewards
+        if not self.oversight.braking:
+            evidence.compare(self.versions.comparison, closed)
+            evidence.watch(self.versions.guard, closed)
+            self.oversight.tell(REWARD, rewards)
         if self.tower is not None and self.tower.rounds is not None:
             self.trial.judge(self.tower.rounds)
         return closed.user
 
     def train(self, max_steps: int | None = None) -> int:
-        """Learn from the tick's examples in at most `max_steps` micro-batches; returns how many were used."""
+        """Learn from the tick's examples in at most `max_steps` micro-batches; returns how many were used.
+
+        While the brake is on none is.
+        """
         assert self._tick is not None, "train comes after test"
         batches, self._tick = self._tick.batches[:max_steps], None
-        n = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1])
-        self.versions.progress.n_steps += n
-        return n
+        if self.oversight.braking:
+            return 0
+        losses = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1])
+        self.oversight.tell(LOSS, losses)
+        self.versions.progress.n_steps += len(losses)
+        return len(losses)
+
+    def matured(self) -> tuple[int, float]:
+        """How many visits with a slate have closed in this tick, and the sum of the recall of what was served."""
+        rewards = self._tick.rewards if self._tick is not None else None
+        return (0, 0.0) if rewards is None else (len(rewards), float(rewards.sum()))
 
     def cut_due(self) -> bool:
         """Whether a challenger should be cut now."""

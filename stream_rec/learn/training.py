@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def examples(wanted: Wanted, x: Inputs, rivals: Rivals, *, low: int, high: int, 
     return Examples(wanted.task, x, rows, rivals, user, column, share, mean.astype(np.float32))
 
 
-def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None, popularity: Doubles) -> int:
+def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None, popularity: Doubles) -> list[float]:
     """One Adam step of the ranker for each micro-batch and kind of user in it, then the tower from all of them.
 
     Ranker and tower learn one softmax over the sum of their logits; the tower sees the ranker as it was at each step.
@@ -117,9 +118,9 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
         popularity: decayed counts of the item rows.
 
     Returns:
-        The micro-batches used.
+        The mean loss of each micro-batch before it was learned, in nats an example with targets.
     """
-    base = []
+    base, losses = [], []
     for batch in batches:
         ranked = batch.rivals.corrected(ranker.score(batch.inputs, versions.learner.value[batch.task]))
         if tower is not None:
@@ -129,16 +130,17 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
                 _step(linear, batch, batch.rivals.corrected(ranker.score(batch.inputs, linear.value[batch.task])))
             tasks = np.full(batch.rows.n_users, batch.task, np.int64)
             ranked += tower.logits("learner", batch.rows, tasks, batch.rivals.universe)
-        _step(versions.learner, batch, ranked)
+        losses.append(_step(versions.learner, batch, ranked))
     if tower is not None:
         tower.train(batches, base, popularity)
-    return len(batches)
+    return losses
 
 
-def _step(learner: ranker.Learner, batch: Examples, logits: Floats) -> None:
-    gradient, _ = ranker.gradients(batch.inputs, logits, batch.user, batch.column, share=batch.share)
+def _step(learner: ranker.Learner, batch: Examples, logits: Floats) -> float:
+    gradient, loss = ranker.gradients(batch.inputs, logits, batch.user, batch.column, share=batch.share)
     has = batch.weight > 0
     for kind in range(len(ranker.KINDS)):
         rows = np.flatnonzero(has & (batch.inputs.known == bool(kind)))
         if len(rows):
             learner.step(batch.task, kind, batch.weight[rows].astype(np.float64) @ gradient[rows] / len(rows))
+    return float(loss[has].mean()) if has.any() else math.nan
