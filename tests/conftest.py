@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             setattr(test, DRAWN, settings(whole, max_examples=max(2, whole.max_examples // FEWER)))
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: the garbage collector need not walk through it at every full pass."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
     """kafka-python leaves the socket of a refused connection to the garbage collector, whose complaint no later test

@@ -28,7 +28,10 @@ def whole(shop, tmp_path_factory):
     """An uninterrupted run: its folder and summary."""
     out = tmp_path_factory.mktemp("whole")
     events, items = shop
-    return out, replay.run_replay(small_settings(out), events=events, items=items)
+    with pytest.MonkeyPatch.context() as waiting:
+        # The checkpoint of a version's cut is passed over while a slow disk still writes the one before.
+        waiting.setattr(FolderCheckpoints, "busy", lambda store: store.flush())
+        return out, replay.run_replay(small_settings(out), events=events, items=items)
 
 
 class Stop(KeyboardInterrupt):
@@ -55,7 +58,9 @@ def interrupted(monkeypatch, settings, shop, *, after_ticks, in_fold):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize(("after_ticks", "in_fold"), [(0, False), (3, False), (9, True)])
+@pytest.mark.parametrize(
+    ("after_ticks", "in_fold"), [(0, False), pytest.param(3, False, marks=pytest.mark.slow), (9, True)]
+)
 def test_an_interrupted_replay_goes_on_to_the_same_bytes(monkeypatch, tmp_path, shop, whole, after_ticks, in_fold):
     settings = small_settings(tmp_path)
     interrupted(monkeypatch, settings, shop, after_ticks=after_ticks, in_fold=in_fold)

@@ -51,7 +51,7 @@ def test_a_replay_ends_with_the_counts_the_table_in_a_line_and_the_paths_picture
     assert str(tmp_path / "out" / "summary.json") in lines
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_lets_the_tick_end_saves_it_and_the_same_command_goes_on(
     number: signal.Signals, shop: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
