@@ -96,6 +96,33 @@ def test_what_is_served_stays_as_it_is_until_the_version_is_promoted(encoder: En
     assert (tower.texts.table[:N_ITEMS] == rounds_of(one).embed(TITLES).astype(np.float16)).all()
 
 
+def test_a_version_called_back_takes_its_adapter_and_its_embeddings_with_it(encoder: Encoder) -> None:
+    one = on_trial(encoder)
+    assert one.tower is not None
+    before, served = one.versions.tensors("champion"), one.tower.texts.table.copy()
+    rounds_of(one).judge(promote=True)
+    assert one.promote(one.cut().version)
+    one.tell([3], N_ITEMS, lambda row: TITLES[(row + 1) % N_ITEMS], quota=N_ITEMS)
+    assert one.versions.roll_back()
+    after = one.versions.tensors("champion")
+    assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+    others = np.arange(N_ITEMS) != 3
+    assert (one.tower.texts.table[:N_ITEMS][others] == served[:N_ITEMS][others]).all()
+    assert one.tower.texts.waiting.tolist() == [3]
+    assert rounds_of(one).phase == "idle"
+
+
+def test_an_adapter_whose_challenger_is_held_waits_for_the_next_cut(encoder: Encoder) -> None:
+    one = on_trial(encoder)
+    rounds_of(one).judge(promote=True)
+    one.versions.rules = replace(one.versions.rules, min_users=2_000)
+    assert one.cut().verdict["verdict"] == "hold"
+    assert rounds_of(one).phase == "ready"
+    assert not one.cut_due()
+    one.versions.count(SETTINGS.cut_examples)
+    assert one.cut_due()
+
+
 def test_a_rejected_adapter_leaves_nothing_behind(encoder: Encoder) -> None:
     one = on_trial(encoder)
     assert one.tower is not None
