@@ -30,6 +30,8 @@ FILE = "home-depot-search/pairs.csv.gz"
 TOWER, FROZEN = NAMES.index("tower"), NAMES.index("frozen")
 NO_ADAPTER = tuple(name for name in NAMES if name != "tower")
 HELD_OUT_ONE_IN = 5
+CLICK_RATE = 0.05
+"""Of the click models, whose micro-batches are large here."""
 
 
 class Pairs(NamedTuple):
@@ -149,8 +151,12 @@ def one_pass(data: Pairs, x: np.ndarray, encoder: Encoder, variant: Variant, *, 
         variant: how.
         seed: of the order and the adapter's start.
     """
-    run = Run(AdapterTrainer(encoder, AdapterRates(rate=variant.rate), seed=seed), ClickModel(), ClickModel(NO_ADAPTER))
-    alone = ClickModel(["tower"])
+    run = Run(
+        AdapterTrainer(encoder, AdapterRates(rate=variant.rate), seed=seed),
+        ClickModel(NAMES, CLICK_RATE),
+        ClickModel(NO_ADAPTER, CLICK_RATE),
+    )
+    alone = ClickModel(["tower"], CLICK_RATE)
     begun = process_time()
     for some, shown in searches(data, variant.searches, seed=seed):
         x[some, TOWER] = x[some, FROZEN]  # a guess where the line only asks for the others
