@@ -52,9 +52,10 @@ def table(data: Pairs, told: Scores, *, whole: bool) -> str:
     for name, score in told.items():
         own = data.relevance[held], data.query[held]
         gain, low, high = ground.interval(score[held], frozen[held], *own)
+        everywhere = f"{ground.spearman(score, data.relevance):.3f}" if whole else "-"
         lines.append(
             f"| {name} | {ground.spearman(score[held], own[0]):.3f} | {gain:+.3f} ({low:+.3f} to {high:+.3f}) "
-            f"| {f'{ground.spearman(score, data.relevance):.3f}' if whole else '-'} | {ground.within(score[held], *own):.3f} |"
+            f"| {everywhere} | {ground.within(score[held], *own):.3f} |"
         )
     return "\n".join(lines)
 
