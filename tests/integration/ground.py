@@ -31,6 +31,7 @@ WAIT_S = 40.0
 EVENTS = (Topic.EVENTS, 0)
 SETS = (
     "run.seed=3",
+    "model.encoder=none",
     "health.port=0",
     "tick.max_records=64",
     "tick.max_wait_ms=20",
