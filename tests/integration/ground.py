@@ -224,7 +224,7 @@ class Ground:
     ) -> Process:
         """A `stream-rec` command in a process of its own; `given` goes into its environment."""
         made = Process(self, words, (*sets, f"run.dir={out or self.run_dir}"), given or {})
-        self._closing.append(made.kill)
+        self._closing.append(made.close)
         return made
 
     def close(self) -> None:
@@ -311,6 +311,11 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        """End it, and tell a test that failed what it said."""
+        self.kill()
+        print(f"exit status {self._process.returncode}, and it said:\n{self.words()}")
 
     def wait(self, wait_s: float = WAIT_S) -> int:
         """Its exit status."""
