@@ -10,7 +10,7 @@ import pytest
 from tests.integration.broker import Broker
 from tests.integration.ground import Ground, Process, until
 
-SELDOM = "worker.silence_ms=60000"
+SELDOM = "worker.silence_ms=15000"
 """So that no tick is on the way when the brokers go: one killed in a transaction may leave it hanging for a person."""
 
 
