@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from stream_rec import lineage
 from stream_rec.component import Component, Snapshot, restore_all
 from stream_rec.effects import Effects
 from stream_rec.events import MISSING, Kind, Output, Record, Topic
@@ -160,6 +161,7 @@ class Pipeline:
         )
         counts, reasons = self._counts(taken)
         outputs += self._metrics(tick, counts, batch.watermark_ms)
+        outputs = lineage.traced(outputs, tick, self.positions, self.facts, learner)
         self.positions.advance(tick, records)
         return Effects(outputs=outputs, weights=weights, counts=counts, reasons=reasons, brake=braking.reasons)
 
