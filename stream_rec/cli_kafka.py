@@ -188,23 +188,38 @@ def control(
 ) -> None:
     """Command a running worker through its control topic and print its answer.
 
-    freeze and unfreeze stop and go on with promotions; forget takes a user out of the state and withdraws the slate.
-    A word that this build does not obey yet is refused, and the exit status is 1.
+    freeze and unfreeze stop and go on with promotions; rollback, promote and pin are `versions rollback` and so on;
+    forget takes a user out of the state and withdraws the slate. Refused, the exit status is 1.
 
     Example: stream-rec control forget --user-key $(stream-rec user-key 17850)
     """
     settings = cli_options.settings_from(config_file, sets)
     body = command_of(word, version=version, at=at, user_key=user_key, on=on)
+    ask(settings, word, body, timeout_s=timeout_s if wait else None)
+
+
+def ask(settings: config.Settings, word: Word, body: Mapping[str, Any], *, timeout_s: float | None) -> None:
+    """Put a command into the control topic and print the worker's answer.
+
+    Args:
+        settings: how the brokers are reached.
+        word: the command.
+        body: its record.
+        timeout_s: how long to wait; None: not at all.
+
+    Raises:
+        JobFailed: it was refused, or no answer came.
+    """
     from stream_rec import assemble_watch
 
     topic = settings.topics.control
-    notice = assemble_watch.command(settings, body, timeout_ms=round(1000 * timeout_s) if wait else None)
+    notice = assemble_watch.command(settings, body, timeout_ms=None if timeout_s is None else round(1000 * timeout_s))
     if notice is not None:
         sys.stdout.write(json.dumps(notice, ensure_ascii=False) + "\n")
         if notice.get("status") != "done":
             sys.stdout.flush()
             raise JobFailed(f"the worker refused {word}: {notice.get('reason') or 'this build does not obey it yet'}")
-    elif wait:
+    elif timeout_s is not None:
         raise JobFailed(
             f"no answer to {word} within {timeout_s:g} s; the command is in topic {topic}, and a worker obeys it when "
             "it runs"

@@ -233,7 +233,7 @@ def show_version(
             told[name] = row | told[name] if name in told and row.get("event") == POINTER else told.get(name, {}) | row
             serving = name if row.get("event") in SERVING else serving
     wanted = serving if version == "champion" else version
-    names = [name for name in told if name == wanted] or [name for name in told if wanted and _begins(name, wanted)]
+    names = [name for name in told if name == wanted] or [name for name in told if wanted and begins(name, wanted)]
     if len(names) != 1:
         many = f"{version} may be {' or '.join(names)}" if names else f"there is no version {version}"
         place = _place(settings, settings.topics.versions)
@@ -241,10 +241,10 @@ def show_version(
     sys.stdout.write(json.dumps(told[names[0]], indent=2, ensure_ascii=False) + "\n")
 
 
-def _begins(name: str, prefix: str) -> bool:
+def begins(name: str, prefix: str) -> bool:
     """Whether a version is meant by the beginning of its name; `v1` is not the beginning of `v12-...`.
 
-    >>> _begins("v12-ab", "v12"), _begins("v12-ab", "v12-a"), _begins("v12-ab", "v1")
+    >>> begins("v12-ab", "v12"), begins("v12-ab", "v12-a"), begins("v12-ab", "v1")
     (True, True, False)
     """
     return name.startswith(prefix) if "-" in prefix else name.partition("-")[0] == prefix

@@ -164,10 +164,12 @@ class VersionNotice(msgspec.Struct, kw_only=True):
     """A record of the `versions` topic: a promotion, rollback, pin or refused command."""
 
     version: Annotated[str | None, Meta(description="absent in the answer to a command that names none")] = None
-    event: Annotated[str | None, Meta(description="initial, promote, champion, rollback, pin, command")] = None
+    event: Annotated[str | None, Meta(description="initial, promote, champion, rollback, pinned, command")] = None
     parent: Annotated[str | None, Meta(description="version that served before")] = None
     command: Annotated[str | None, Meta(description="the control command that this answers")] = None
     status: Annotated[str | None, Meta(description="of the command: done or refused")] = None
+    reason: Annotated[str | None, Meta(description="why the command was refused")] = None
+    state_tick: Annotated[int | None, Meta(description="of rollback: tick whose learned half serves again")] = None
     found: Annotated[bool | None, Meta(description="of forget: whether the user was known")] = None
     verdict: dict[str, Any] | None = None
     n_examples: Annotated[int | None, Meta(description="positives the stream had given at the cut")] = None

@@ -63,9 +63,10 @@ class Component:
         return out
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take the state of `snapshot` into a fresh component; afterwards it equals the one that was copied."""
+        """Take the state of `snapshot`, whatever was there before; afterwards this equals the one that was copied."""
+        held = self.used()
         for name in self.columns:
-            setattr(self, name, _put_back(getattr(self, name), snapshot[name], self.used_limit()))
+            setattr(self, name, _put_back(getattr(self, name), snapshot[name], held))
         for name in self.scalars:
             setattr(self, name, copy.deepcopy(snapshot[SCALARS][name]))
         self.rebuild()
@@ -93,10 +94,6 @@ class Component:
         out = self._lend(name)[:n]
         np.copyto(out, column[:n])
         return out
-
-    def used_limit(self) -> bool:
-        """Whether `snapshot` trims columns to `used()` rows."""
-        return type(self).used is not Component.used
 
     def n_bytes(self) -> int:
         """Bytes held by the numpy columns."""
@@ -149,14 +146,16 @@ _SPARES: weakref.WeakKeyDictionary[Component, dict[str, _Spares]] = weakref.Weak
 """No state: what they hold is overwritten before it is seen."""
 
 
-def _put_back(current: Any, saved: Any, trimmed: bool) -> Any:
+def _put_back(current: Any, saved: Any, held: int | None) -> Any:
+    """The column with the saved values; `held` rows of it were in use, None where it counts whole."""
     if isinstance(current, list):
         return list(saved)
-    if not trimmed:
+    if held is None:
         return np.array(saved, copy=True)
     if len(saved) > len(current):
         raise ValueError("the snapshot holds more rows than this component's capacity")
     current[: len(saved)] = saved
+    current[len(saved) : held] = 0
     return current
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from stream_rec.errors import CheckpointRefused, InputGone, JobFailed, LedgerMis
 from stream_rec.events import Record
 from stream_rec.pipeline import Pipeline
 from stream_rec.ports import CheckpointStore, EventSource, Publisher, TopicPartition
+from stream_rec.rollback import State, digest_of, learned_names
 from stream_rec.stream.ledger import chain_of, decode
 from stream_rec.stream.positions import Positions
-from stream_rec.stream.tick import Tick, digest_of
+from stream_rec.stream.tick import Restore, Tick
+from stream_rec.stream.tick import digest_of as digest_of_records
 
 LOG = logging.getLogger(__name__)
 
@@ -47,30 +49,45 @@ class Identity:
         return dict(self.genesis.get("semantic", {}))
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a pipeline without a ledger begins.
+
+    `start` gives the first offset of each input partition, 0 where it names none; `init` is the state of another run
+    that this one continues; `make_under` builds a pipeline under settings that a ledger kept; with `follows` the
+    genesis comes from another ledger.
+    """
+
+    start: Callable[[], Mapping[TopicPartition, int]] = field(default=dict)
+    init: Callable[[], Loaded] | None = None
+    make_under: Callable[[Mapping[str, Any]], Pipeline] | None = None
+    follows: bool = False
+
+
 class Fold:
     """A pipeline with its state, as of the last ledger entry that was folded.
 
     Args:
         make_pipeline: builds the pipeline of this run's own settings, in its initial state.
         identity: whose settings and build these are.
-        make_under: builds one under the settings that a ledger kept; None where settings cannot have changed.
-        init: the state a ledger began from that is the continuation of another run.
+        beginning: where a ledger begins, and how pipelines of other settings are built.
     """
 
     def __init__(
         self,
         make_pipeline: Callable[[], Pipeline],
         identity: Identity,
-        *,
-        make_under: Callable[[Mapping[str, Any]], Pipeline] | None = None,
-        init: Callable[[], Loaded] | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
-        self._make_own, self._make_under, self._init = make_pipeline, make_under, init
+        begins = beginning or Beginning()
+        self._make_own, self._make_under, self._init = make_pipeline, begins.make_under, begins.init
         self._identity = identity
         self.pipeline = make_pipeline()
         self.settings_digest = identity.settings_digest
         """Settings that the state was folded under."""
         self.semantic = identity.semantic
+        self.past: Callable[[Restore], State] | None = None
+        """Gives the states that rollbacks go back to."""
         self.differed: list[int] = []
         """Ticks that gave other effects under this build than under the one that committed them."""
 
@@ -81,25 +98,25 @@ class Fold:
 
     # ---- bringing a state back
 
-    def restore(self, checkpoints: CheckpointStore, ledger: Publisher) -> int:
-        """Load the newest checkpoint that the ledger vouches for; returns the ledger offset to go on from."""
+    def restore(self, checkpoints: CheckpointStore, ledger: Publisher, *, newest: int | None = None) -> int:
+        """Load the newest checkpoint that the ledger vouches for; returns the ledger offset to go on from.
+
+        Args:
+            checkpoints: where they are.
+            ledger: what they are the fold of.
+            newest: tick after which none is taken; None: any is.
+        """
         for name in checkpoints.names():
             try:
+                if newest is not None and int(str(checkpoints.manifest(name)["tick"])) > newest:
+                    continue
                 manifest, components = checkpoints.load(name)
             except CheckpointRefused as error:
                 LOG.warning("%s", error)
                 continue
-            if self._vouched(manifest, ledger) and self.take_over(name, manifest, components):
+            if vouched(manifest, ledger) and self.take_over(name, manifest, components):
                 return self.positions.ledger_offset + 1
         return 0
-
-    def _vouched(self, manifest: Mapping[str, Any], ledger: Publisher) -> bool:
-        offset = int(manifest["ledger_offset"])
-        try:
-            first = next(iter(ledger.read_ledger(offset)), None)
-        except InputGone:
-            return False
-        return first is not None and first[0] == offset and chain_of(first[1]) == manifest["chain"]
 
     def take_over(self, name: str, manifest: Mapping[str, Any], components: Mapping[str, Snapshot]) -> bool:
         """Restore a state; one that does not fit this build's tables is left for an older one or the ledger itself."""
@@ -195,8 +212,29 @@ class Fold:
             self.begin(entry)
         elif entry["kind"] == "tick":
             tick = Tick.from_json(entry["n"], entry["tick"])
-            self.prove(entry, self.pipeline.fold(tick, reread(tick, source, self.positions)))
+            same_build = entry["build"] == self._identity.build_digest
+            self.prove(entry, self.fold(tick, reread(tick, source, self.positions), same_build=same_build))
         self.step_over(raw, offset)
+
+    def fold(self, tick: Tick, records: Sequence[Record], *, same_build: bool = True) -> Effects:
+        """Fold one tick, with the state that it goes back to where it does.
+
+        Raises:
+            LedgerMismatch: that state is not the one which the tick names, although the build is the same.
+        """
+        if tick.restore is None:
+            return self.pipeline.fold(tick, records)
+        then = None
+        if not tick.restore.refused:
+            assert self.past is not None, "a tick that goes back needs the states of the past"
+            then = self.past(tick.restore)
+            found = digest_of(then, learned_names(self.pipeline.components()))
+            if same_build and found != tick.restore.digest:
+                raise LedgerMismatch(
+                    f"tick {tick.number} goes back to the state of tick {tick.restore.tick}, which is another one now "
+                    "under the same build: this is a bug; keep the run folder and report it"
+                )
+        return self.pipeline.fold(tick, records, then)
 
     def begin(self, genesis: Mapping[str, Any]) -> None:
         """Take what a genesis entry says of the input."""
@@ -235,6 +273,16 @@ class Fold:
         self.begin_from_init()
 
 
+def vouched(manifest: Mapping[str, Any], ledger: Publisher) -> bool:
+    """Whether a ledger holds the very entry that a checkpoint of this manifest was made after."""
+    offset = int(manifest["ledger_offset"])
+    try:
+        first = next(iter(ledger.read_ledger(offset)), None)
+    except InputGone:
+        return False
+    return first is not None and first[0] == offset and chain_of(first[1]) == manifest["chain"]
+
+
 def reread(tick: Tick, source: EventSource, positions: Positions) -> list[Record]:
     """The records of a committed tick in processing order, checked against what it says of them.
 
@@ -251,7 +299,7 @@ def reread(tick: Tick, source: EventSource, positions: Positions) -> list[Record
                 f"{where}, and they are not all there any more; bring the original input back, restore a newer "
                 "checkpoint, or start a new run"
             )
-        if digest_of(records) != r.digest:
+        if digest_of_records(records) != r.digest:
             raise LedgerMismatch(f"the input differs: {where}; bring the original input back or start a new run")
         buffers[r.topic, r.partition] = records
     return positions.order(buffers)

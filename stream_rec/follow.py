@@ -60,7 +60,8 @@ def follow(
 
 def _tick(loop: Loop, source: EventSource, entry: Mapping[str, Any], *, body: dict[str, Any], mute: bool) -> None:
     tick = loop.current = Tick.from_json(entry["n"], entry["tick"])
-    effects = loop.pipeline.fold(tick, reread(tick, source, loop.pipeline.positions))
+    records = reread(tick, source, loop.pipeline.positions)
+    effects = loop.fold.fold(tick, records, same_build=entry["build"] == loop.build_digest)
     loop.fold.prove(entry, effects)
     body["effects_digest"] = effects.digest()
     if mute:

@@ -10,14 +10,15 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from stream_rec.effects import Effects
 from stream_rec.errors import JobFailed
 from stream_rec.events import Record, Topic
-from stream_rec.fold import Fold, Identity, Loaded
+from stream_rec.fold import Beginning, Fold, Identity
+from stream_rec.past import Past
 from stream_rec.pipeline import Pipeline
 from stream_rec.ports import Ports, TopicPartition
 from stream_rec.stream.ledger import encode
@@ -26,8 +27,6 @@ from stream_rec.stream.tick import Tick, ranges_of
 FORMAT = 1
 MAX_EMPTY_TICKS = 10_000
 LOG = logging.getLogger(__name__)
-CUTS_KEPT = 2
-"""Checkpoints kept of version cuts: the newest and its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +39,6 @@ class Live:
 
     idle_ms: int = 60_000
     lagging_records: int = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """How a pipeline without a ledger begins.
-
-    `start` gives the first offset of each input partition, 0 where it names none; `init` is the state of another run
-    that this one continues; `make_under` builds a pipeline under settings that a ledger kept; with `follows` the
-    genesis comes from another ledger.
-    """
-
-    start: Callable[[], Mapping[TopicPartition, int]] = field(default=dict)
-    init: Callable[[], Loaded] | None = None
-    make_under: Callable[[Mapping[str, Any]], Pipeline] | None = None
-    follows: bool = False
 
 
 class Loop:
@@ -80,7 +64,9 @@ class Loop:
         beginning: Beginning | None = None,
     ) -> None:
         self._beginning = beginning = beginning or Beginning()
-        self.fold = Fold(make_pipeline, identity, make_under=beginning.make_under, init=beginning.init)
+        self._past = Past(ports, lambda: Fold(make_pipeline, identity, beginning), live=live is not None)
+        self.fold = Fold(make_pipeline, identity, beginning)
+        self.fold.past = self._past.state
         self._ports = ports
         self._identity = identity
         self._max_records = max_records
@@ -102,6 +88,11 @@ class Loop:
     def pipeline(self) -> Pipeline:
         """The pipeline with its state."""
         return self.fold.pipeline
+
+    @property
+    def build_digest(self) -> str:
+        """Stands for what computes here."""
+        return self._identity.build_digest
 
     # ---- start and recovery
 
@@ -193,7 +184,7 @@ class Loop:
         if not records and not drain and not even_empty and not self._due(facts):
             return False
         self.current, began_s = facts, time.perf_counter()
-        effects = self.pipeline.fold(facts, records)
+        effects = self.fold.fold(facts, records)
         self._take(records)
         body = {
             "tick": facts.to_json(),
@@ -213,6 +204,8 @@ class Loop:
             self._ports.weights.put(version, tensors)
         if effects.weights:
             self.checkpoint(pin=True)
+        elif tick.restore is not None:
+            self.checkpoint()
         if self.on_commit:
             self.on_commit(tick, effects)
 
@@ -242,8 +235,8 @@ class Loop:
         and does not stop the loop: the ledger is the truth and older checkpoints are whole.
 
         Args:
-            pin: this is the cut of a version: keep it, and that of the version before. While the store is still
-                writing it is passed over: copies that wait for a slow disk would fill the memory.
+            pin: this is the cut of a version: keep it, and let go of those that nobody returns to. While the store is
+                still writing it is passed over: copies that wait for a slow disk would fill the memory.
         """
         if self.current is not None:
             return
@@ -254,6 +247,7 @@ class Loop:
             "chain": positions.chain,
             "ledger_offset": positions.ledger_offset,
             "cut_at_ms": positions.record_time_ms(),
+            "event_at_ms": self.pipeline.newest_event_ms,
             "settings": self.fold.settings_digest,
             "semantic": self.fold.semantic,
             "build": self._identity.build_digest,
@@ -266,9 +260,7 @@ class Loop:
             return
         try:
             if pin:
-                store.pin(name)
-                for older in store.pinned()[CUTS_KEPT:]:
-                    store.unpin(older)
+                self._past.keep(name, self.pipeline.kept_ticks())
             store.save(name, manifest, self.pipeline.snapshot())
         except JobFailed as error:
             LOG.warning("a checkpoint could not be written: %s", error)
@@ -323,6 +315,7 @@ class Loop:
             drain=drain,
             weights_durable=tuple(self._durable),
             appeared=appeared,
+            restore=self._past.answer(self.fold),
         )
 
     def stored(self) -> Sequence[str]:
@@ -365,7 +358,7 @@ class Loop:
         return tuple(sorted(silent))
 
     def _due(self, facts: Tick) -> bool:
-        return bool(facts.weights_durable or facts.appeared) or self.pipeline.due(facts.cut_at_ms)
+        return bool(facts.weights_durable or facts.appeared or facts.restore) or self.pipeline.due(facts.cut_at_ms)
 
     def _take(self, records: Sequence[Record]) -> None:
         for partition, n in Counter((r.topic, r.partition) for r in records).items():

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from stream_rec import lineage
+from stream_rec.commands import Commands
 from stream_rec.component import Component, Snapshot, restore_all
 from stream_rec.effects import Effects
 from stream_rec.events import MISSING, Kind, Output, Record, Topic
@@ -21,13 +22,13 @@ from stream_rec.learn.brake import Braking, Counts
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import Catalogue
 from stream_rec.releases import Releases
+from stream_rec.rollback import State
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
-from stream_rec.stream.forgetting import forget_users
 from stream_rec.stream.intake import ORGANIC, SESSION, Intake, Taken
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick
-from stream_rec.stream.users import Users, words_of
+from stream_rec.stream.users import Users, stable
 from stream_rec.stream.watermark import BEFORE_TIME
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,7 +81,8 @@ class Pipeline:
         self.facts = intake.facts
         self.positions = Positions()
         self._report = Report()
-        self._releases = Releases(learner, intake.facts.accounting)
+        self._releases = Releases(learner, intake.facts)
+        self._commands = Commands(intake, learner, self._releases, slates)
 
     # ---- state
 
@@ -116,6 +118,20 @@ class Pipeline:
         """Candidates whose weights must still become durable."""
         return self._releases.pending_weights()
 
+    @property
+    def wanted(self) -> Mapping[str, Any] | None:
+        """The rollback that waits for a state of the past; see `releases.Release.wanted`."""
+        return self._releases.state.wanted
+
+    @property
+    def newest_event_ms(self) -> int:
+        """Largest event time seen."""
+        return int(self.facts.watermarks.newest_ms.max())
+
+    def kept_ticks(self) -> set[int]:
+        """Ticks whose state must be kept to return to."""
+        return self._releases.kept_ticks()
+
     def due(self, now_ms: int) -> bool:
         """Whether an empty tick has something to do."""
         return self._slates.due(now_ms)
@@ -127,8 +143,13 @@ class Pipeline:
         self.positions.start(start, topic_ids)
         self.facts.watermarks.follow(number for topic, number in start if topic == Topic.EVENTS)
 
-    def fold(self, tick: Tick, records: Sequence[Record]) -> Effects:
+    def fold(self, tick: Tick, records: Sequence[Record], then: State | None = None) -> Effects:
         """Fold one tick.
+
+        Args:
+            tick: the facts from outside.
+            records: in processing order.
+            then: the state that `tick.restore` names, where it names one.
 
         Raises:
             InputRefused: an input topic is mostly unusable; the state must be dropped.
@@ -136,6 +157,7 @@ class Pipeline:
         items = self.facts.items
         servable_before = items.servable()
         self.facts.watermarks.follow(number for topic, number in tick.appeared if topic == Topic.EVENTS)
+        back = [] if tick.restore is None else self._commands.restored(tick, then, self.components())
         taken = self._intake.read(tick, records)
         batch = self._batch(tick, taken)
         learner = self.learner
@@ -148,8 +170,10 @@ class Pipeline:
         learner.mature(batch.watermark_ms)
         braking = self._look(taken, servable_before, batch.watermark_ms)
         learner.train(self.quotas.train_steps)
-        outputs = [*taken.dead_letters, *self._controls(tick, taken)]
+        answers, revived = self._commands.obey(tick, taken)
+        outputs = [*back, *taken.dead_letters, *answers]
         notices, weights = self._releases.step(tick)
+        weights |= revived
         if not self._report.begun and batch.watermark_ms != BEFORE_TIME:
             self._report.begun, self._report.last_at_ms = True, tick.cut_at_ms
             notices, first = self._releases.first(tick)
@@ -157,7 +181,7 @@ class Pipeline:
         touched = self._touched(taken)
         outputs += notices
         outputs += self._slates.publish(
-            tick, touched, taken.unservable, promoted=bool(notices), watermark_ms=batch.watermark_ms
+            tick, touched, taken.unservable, promoted=bool(notices) or then is not None, watermark_ms=batch.watermark_ms
         )
         counts, reasons = self._counts(taken)
         outputs += self._metrics(tick, counts, batch.watermark_ms)
@@ -254,43 +278,6 @@ class Pipeline:
         touched: Array = own[np.sort(first)]
         return touched
 
-    def _controls(self, tick: Tick, taken: Taken) -> list[Output]:
-        """Obey `freeze`, `unfreeze` and `forget`; refuse what this build cannot do, in a notice that says so."""
-        out, forgotten = [], self._forget(taken)
-        for word, arguments in taken.controls:
-            done = word in ("freeze", "unfreeze", "forget")
-            if word in ("freeze", "unfreeze"):
-                self._releases.freeze(word == "freeze")
-            body = {
-                "event": "command",
-                "command": word,
-                "status": "done" if done else "refused",
-                "tick": tick.number,
-                "event_at": tick.cut_at_ms,
-                "command_id": arguments.get("command_id"),
-            }
-            if word == "forget":
-                key = arguments["user_key"]
-                # Also for a user who is not known (any more): a slate of theirs may still be out.
-                out.append(Output(Topic.SLATES, key.encode(), None))
-                body["found"] = forgotten.pop(key, False)
-            out.append(Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body)))
-        return out
-
-    def _forget(self, taken: Taken) -> dict[str, bool]:
-        """Remove the users that `forget` names from the state, what they did in this tick too; whether each was known.
-
-        What stays of them is said in `stream_rec.stream.forgetting`.
-        """
-        keys = {a["user_key"]: bytes.fromhex(a["user_key"]) for word, a in taken.controls if word == "forget"}
-        if not keys:
-            return {}
-        rows = forget_users(self.facts, list(keys.values()))
-        self._slates.refresh.forget(rows)
-        self.learner.forget_users(_stable(words_of(list(keys.values()))[:, 0]))
-        self._intake.forget_ids()
-        return {key: row != MISSING for key, row in zip(keys, rows, strict=True)}
-
     # ---- metrics
 
     def _counts(self, taken: Taken) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
@@ -337,9 +324,4 @@ class Pipeline:
 
 def _stable_key(users: Users, rows: Array) -> Array:
     """63 bits of each user's key, int64; 0 without a user."""
-    return np.where(rows == MISSING, np.int64(0), _stable(users.key[rows, 0]))
-
-
-def _stable(head: Array) -> Array:
-    """63 bits of the first words of user keys, int64."""
-    return (head & np.uint64(2**63 - 1)).astype(np.int64)
+    return np.where(rows == MISSING, np.int64(0), stable(users.key[rows]))

@@ -113,6 +113,14 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def manifest(self, name: str) -> dict[str, object]:
+        """The manifest of one checkpoint, without its components.
+
+        Raises:
+            CheckpointRefused: as `load`.
+        """
+        ...
+
     def pin(self, name: str) -> None:
         """Keep the checkpoint of this name until it is unpinned; may come before its `save`."""
         ...

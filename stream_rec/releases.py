@@ -1,4 +1,10 @@
-"""Which version serves: cuts, promotions and calls back of a tick, and the records that say them."""
+"""Which version serves: cuts, promotions, calls back and rollbacks of a tick, and the records that say them.
+
+A rollback needs a state of the past, which the pipeline does not hold. It goes the way of durable weights: the tick
+that reads the command puts what is wanted into the state (`Release.wanted`), the loop looks for that state between
+ticks, and the tick fact `restore` names it by its tick and digest, or says why there is none. The fold of that tick is
+given the state itself, and any fold of the ledger can have it: from a checkpoint, or by folding the ledger up to it.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +19,35 @@ import safetensors.numpy
 from stream_rec.component import Component
 from stream_rec.events import Output, Topic
 from stream_rec.learn.learner import Learner
-from stream_rec.stream.accounting import Accounting
+from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
 
 Array = np.ndarray[Any, np.dtype[Any]]
+MAX_CUTS = 64
+"""Versions that are remembered with the tick of their cut."""
 
 
 class Release(Component):
     """Versions on their way, and whether promotion is stopped."""
 
-    scalars = ("frozen", "waiting", "stored", "sums", "judged")
+    scalars = ("frozen", "waiting", "stored", "cuts", "pinned", "wanted", "restored", "judged")
 
     def __init__(self) -> None:
         self.frozen = False
-        """Promotion is stopped, by a control record or a call back, until `unfreeze`."""
+        """Promotion is stopped, by a control record, a call back or a rollback, until `unfreeze`."""
         self.waiting: dict[str, dict[str, Any]] = {}
         """Versions that are not yet promoted, with what their notice will say."""
         self.stored: list[str] = []
         """Those of them whose weights are stored: they wait for `unfreeze` or the brake only."""
-        self.sums: dict[str, str] = {}
-        """SHA-256 of the weights files of the champion and the one before it."""
+        self.cuts: list[dict[str, Any]] = []
+        """The newest versions that were to serve, in order: `version`, `tick` of the cut, `at_ms` of the newest event
+        then, `sha256` of the weights file."""
+        self.pinned = ""
+        """Version that people want to be able to return to; empty: none."""
+        self.wanted: dict[str, Any] | None = None
+        """Rollback on its way: `version` or `event_at_ms`, the `tick` of the cut that this means, `command_id`."""
+        self.restored = -1
+        """Tick whose learned half was restored last; -1: none was."""
         self.judged: dict[str, Any] | None = None
         """Verdict on the last challenger, for the next metrics line."""
 
@@ -42,11 +57,11 @@ class Releases:
 
     Args:
         learner: cuts, judges and promotes.
-        accounting: where verdicts are counted.
+        facts: tell event time; verdicts are counted there.
     """
 
-    def __init__(self, learner: Learner, accounting: Accounting) -> None:
-        self._learner, self._accounting = learner, accounting
+    def __init__(self, learner: Learner, facts: Facts) -> None:
+        self._learner, self._facts, self._accounting = learner, facts, facts.accounting
         self.state = Release()
 
     def pending_weights(self) -> dict[str, dict[str, Array]]:
@@ -70,13 +85,13 @@ class Releases:
         versions = self._learner.versions
         version, tensors = versions.champion_version, versions.tensors("champion")
         says = self.state.waiting[version] = _stored(tensors)
-        self.state.sums[version] = says["sha256"]
+        self._remember(tick, version, says["sha256"])
         return [_notice(tick, version, "initial", says), _pointer(tick, version)], {version: tensors}
 
     def step(self, tick: Tick) -> tuple[list[Output], dict[str, dict[str, Array]]]:
         """Call back, cut, promote: the notices of a tick, and weights to be stored."""
         out = self._call_back(tick)
-        weights = {} if self._stopped() else self._cut()
+        weights = {} if self._stopped() else self._cut(tick)
         return out + self._promote(tick), weights
 
     def take_judged(self) -> dict[str, Any] | None:
@@ -95,15 +110,30 @@ class Releases:
             guard.end()
         if record["verdict"] != "roll_back" or not versions.progress.previous:
             return []
-        called_back, dropped = versions.champion_version, versions.progress.challenger
+        called_back = versions.champion_version
         versions.roll_back()
         state.frozen = True
-        state.waiting.pop(dropped, None)
-        state.stored = [version for version in state.stored if version != dropped]
+        return self._back(tick, called_back, record)
+
+    def _back(self, tick: Tick, called_back: str, record: Mapping[str, Any]) -> list[Output]:
+        """An earlier version serves again; what waited is dropped."""
+        version = self._learner.versions.champion_version
+        self.state.waiting, self.state.stored = {}, []
         self._accounting.note("version_rollback")
-        version = versions.champion_version
-        says = {"parent": called_back, "verdict": record, "sha256": state.sums[version]}
+        says = {"parent": called_back, "verdict": record, "sha256": self._sum_of(version)}
         return [_notice(tick, version, "rollback", says), _pointer(tick, version)]
+
+    def returned(self, tick: Tick, called_back: str, record: Mapping[str, Any]) -> list[Output]:
+        """The notices of a rollback whose state has just been restored; promotion stays frozen.
+
+        Args:
+            tick: names the restored state.
+            called_back: version that served until now.
+            record: what was asked for.
+        """
+        assert tick.restore is not None
+        self.state.frozen, self.state.restored = True, tick.restore.tick
+        return self._back(tick, called_back, record)
 
     def _promote(self, tick: Tick) -> list[Output]:
         """Candidates whose weights this tick reports durable become champion, in order."""
@@ -114,13 +144,11 @@ class Releases:
         for version in state.stored:
             says = state.waiting.pop(version)
             if self._learner.promote(version):
-                before = self._learner.versions.progress.previous
-                state.sums = {before: state.sums[before], version: says["sha256"]}
                 out += [_notice(tick, version, "promote", says), _pointer(tick, version)]
         state.stored = []
         return out
 
-    def _cut(self) -> dict[str, dict[str, Array]]:
+    def _cut(self, tick: Tick) -> dict[str, dict[str, Array]]:
         """A challenger, when one is due; its weights are stored before it may serve."""
         if not self._learner.cut_due():
             return {}
@@ -136,8 +164,60 @@ class Releases:
             "verdict": verdict,
             "n_examples": self._learner.versions.progress.n_examples,
         }
-        self.state.waiting[cut.version] = {**record, **_stored(cut.tensors)}
+        self._await(tick, cut.version, record, cut.tensors)
         return {cut.version: cut.tensors}
+
+    def revive(self, tick: Tick, version: str) -> dict[str, dict[str, Array]]:
+        """Let a challenger that the gate held serve as soon as its weights are stored; empty when there is none such.
+
+        Returns:
+            Weights to be stored.
+        """
+        tensors = self._learner.versions.revive(version)
+        if tensors is None:
+            return {}
+        progress = self._learner.versions.progress
+        verdict = {"verdict": "promote", "reasons": ["held by the gate, promoted by command"]}
+        record = {"parent": progress.champion, "verdict": verdict, "n_examples": progress.n_examples}
+        self._await(tick, version, record, tensors)
+        return {version: tensors}
+
+    def _await(self, tick: Tick, version: str, record: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        says = self.state.waiting[version] = {**record, **_stored(tensors)}
+        self._remember(tick, version, says["sha256"])
+
+    # ---- what can be returned to
+
+    def cut_of(self, version: str) -> dict[str, Any] | None:
+        """What is remembered of the cut of a version; see `Release.cuts`."""
+        return next((cut for cut in self.state.cuts if cut["version"] == version), None)
+
+    def newest_cut(self, event_at_ms: int) -> dict[str, Any] | None:
+        """The newest cut before which no event was later than `event_at_ms`."""
+        return next((cut for cut in reversed(self.state.cuts) if cut["at_ms"] <= event_at_ms), None)
+
+    def kept_ticks(self) -> set[int]:
+        """Ticks whose state must be kept to return to.
+
+        They are the cuts of the champion, the one before it, the one that waits and the pinned one, and the state
+        restored last.
+        """
+        progress = self._learner.versions.progress
+        named = {progress.champion, progress.previous, progress.challenger, self.state.pinned}
+        ticks = {cut["tick"] for cut in self.state.cuts if cut["version"] in named}
+        return ticks | {self.state.restored} - {-1}
+
+    def _remember(self, tick: Tick, version: str, sha256: str) -> None:
+        """Note a cut; of the others the newest stay, and those that could be returned to in any case."""
+        others = [cut for cut in self.state.cuts if cut["version"] != version]
+        at_ms = int(self._facts.watermarks.newest_ms.max())
+        cuts = [*others, {"version": version, "tick": tick.number, "at_ms": at_ms, "sha256": sha256}]
+        kept = self.kept_ticks()
+        self.state.cuts = [cut for cut in cuts[:-MAX_CUTS] if cut["tick"] in kept] + cuts[-MAX_CUTS:]
+
+    def _sum_of(self, version: str) -> str | None:
+        cut = self.cut_of(version)
+        return None if cut is None else str(cut["sha256"])
 
 
 def _stored(tensors: Mapping[str, Array]) -> dict[str, str]:

@@ -18,9 +18,9 @@ from stream_rec import assemble, assemble_kafka, assemble_stored, config, summar
 from stream_rec.assemble_stored import OpenedReplay, Stretch
 from stream_rec.clock import SystemClock
 from stream_rec.errors import JobFailed, SettingsError
-from stream_rec.fold import Identity
+from stream_rec.fold import Beginning, Identity
 from stream_rec.follow import follow
-from stream_rec.loop import Beginning, Loop
+from stream_rec.loop import Loop
 from stream_rec.progress import Progress
 from stream_rec.replay import INTERRUPTED, same_run
 from stream_rec.stopping import Stopping

@@ -22,9 +22,9 @@ from stream_rec.assemble_kafka import Opened
 from stream_rec.clock import Clock, SystemClock
 from stream_rec.effects import Effects
 from stream_rec.errors import JobFailed, SettingsError, StreamRecError, Unreachable, Unsettled
-from stream_rec.fold import Identity, Loaded
+from stream_rec.fold import Beginning, Identity, Loaded
 from stream_rec.health import Health
-from stream_rec.loop import Beginning, Live, Loop
+from stream_rec.loop import Live, Loop
 from stream_rec.ports import TopicPartition
 from stream_rec.standby import await_turn, refuse_rival
 from stream_rec.stopping import Stopping

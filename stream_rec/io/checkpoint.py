@@ -123,6 +123,15 @@ class FolderCheckpoints:
             loaded = self._formats.migrations[number](loaded)
         return loaded
 
+    def manifest(self, name: str) -> dict[str, object]:
+        """The manifest alone; says nothing of whether the components are whole.
+
+        Raises:
+            CheckpointRefused: it is missing, torn or of a newer format.
+        """
+        stored: dict[str, object] = checkpoint_files.read_manifest(self.folder / name, self._formats.number)["manifest"]
+        return stored
+
     def flush(self) -> None:
         """Return when what was saved is on the disk.
 

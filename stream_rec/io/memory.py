@@ -191,6 +191,14 @@ class MemoryCheckpoints:
             raise CheckpointRefused(f"checkpoint {name} is {'missing' if stored is None else 'torn'}; use an older one")
         return stored.read()
 
+    def manifest(self, name: str) -> dict[str, object]:
+        """The manifest alone.
+
+        Raises:
+            CheckpointRefused: as `load`.
+        """
+        return self.load(name)[0]
+
     def pin(self, name: str) -> None:
         """Remember the name; nothing is ever collected here."""
         self._broker.pinned.add(name)

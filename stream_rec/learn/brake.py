@@ -162,6 +162,18 @@ class Brake(Component):
         reasons = tuple(self.outside[name] for name in sorted(self.outside))
         return Braking(True, reasons or ("all figures are usual again; waiting for a healthy stretch",))
 
+    def resume(self, at_ms: int) -> None:
+        """Go on at a later time with what was usual: hours, days and bins in progress begin anew, and it lets go.
+
+        Args:
+            at_ms: event time to go on from.
+        """
+        self.hour, self.day = at_ms // HOUR_MS, at_ms // DAY_MS
+        self.hour_events = self.day_events = self.day_changes = 0
+        self.outside, self.braking, self.day_is_whole = {}, False, False
+        for place in range(len(SHARES)):
+            self._empty(place)
+
     def accept(self) -> None:
         """Take the stream as it is for the new usual: what was usual is forgotten, and the warm-up begins again."""
         fresh = Brake(self.limits, n_bins=self.hits.shape[1], n_hours=len(self.hours), n_days=len(self.days))

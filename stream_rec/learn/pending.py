@@ -184,6 +184,12 @@ class PendingVisits(Component):
         self.state[places] = 0
         return out
 
+    def drop(self) -> None:
+        """Let go of all open visits; they are counted as evicted and scored nowhere."""
+        self.n_evicted += len(self.place_of)
+        self.state[: self.used()] = 0
+        self.rebuild()
+
     def forget_items(self, rows: Rows) -> None:
         """Take item rows that were given to other items out of the lists."""
         held = self.lists[: self.used()]

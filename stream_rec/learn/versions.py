@@ -35,7 +35,7 @@ class Progress(Component):
     half = "learned"
     scalars = (
         "n_examples", "n_since_cut", "n_cuts", "n_promotions", "n_rollbacks", "champion", "challenger", "previous",
-        "n_steps", "turned_down",
+        "n_steps", "turned_down", "held",
     )  # fmt: skip
 
     def __init__(self, champion: str) -> None:
@@ -47,6 +47,8 @@ class Progress(Component):
         """Champion before this one; empty when there is none to return to."""
         self.turned_down = False
         """Whether the last challenger that was cut may not serve."""
+        self.held = ""
+        """The last challenger that was cut, where the gate held it: people may promote it until the next cut."""
 
 
 class Versions:
@@ -126,6 +128,7 @@ class Versions:
         version = version_id(p.n_promotions + 1, tensors)
         p.n_since_cut, p.n_cuts = 0, p.n_cuts + 1
         p.turned_down = record["verdict"] != "promote"
+        p.held = version if record["verdict"] == "hold" else ""
         if not p.turned_down:
             p.challenger = version
         elif self.tower is not None:
@@ -133,6 +136,26 @@ class Versions:
         if not record["hard_check"]:
             self._return()
         return Cut(version, tensors, {"version": version, "parent": p.champion, **record})
+
+    def revive(self, version: str) -> Tensors | None:
+        """Let the challenger that was held at the last cut wait for its weights to be durable.
+
+        Returns:
+            Its tensors; None when it is not that one, or its rows have been given to other items since.
+        """
+        p = self.progress
+        if p.challenger or not version or version != p.held:
+            return None
+        for with_adapter in (True, False):
+            if self.tower is not None and with_adapter:
+                self.tower.send_adapter()
+            tensors = self.tensors("challenger")
+            if version_id(p.n_promotions + 1, tensors) == version:
+                p.challenger, p.held = version, ""
+                return tensors
+            if self.tower is not None:
+                self.tower.withdraw()
+        return None
 
     def promote(self, version: str) -> bool:
         """Make the waiting challenger the champion; False when `version` is not the one that waits."""
@@ -167,8 +190,29 @@ class Versions:
         self._return()
         return True
 
+    def go_on_from(self, version: str, before: Progress) -> None:
+        """Serve again as of an earlier state that these sets were just restored to.
+
+        Nobody watches a version that people chose, and versions keep counting upwards.
+
+        Args:
+            version: the challenger of that state, to serve; "" for the champion of that state.
+            before: the progress until now.
+        """
+        p = self.progress
+        if version and version == p.challenger:
+            self.promote(version)
+        p.challenger = p.held = ""
+        if self.tower is not None:
+            self.tower.withdraw()
+            self.tower.renew()
+        self.guard.end()
+        p.n_promotions = max(p.n_promotions, before.n_promotions)
+        p.n_cuts, p.n_rollbacks = before.n_cuts, before.n_rollbacks + 1
+
     def _return(self) -> None:
         """The learner starts again from the champion, and so does what is known about it."""
+        self.progress.held = ""
         self.learner.reset(self.champion.value)
         if self.tower is not None:
             self.tower.reset()

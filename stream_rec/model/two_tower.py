@@ -176,8 +176,17 @@ class TwoTower:
     def cut(self) -> None:
         """Freeze the learner as the challenger."""
         self.challenger.copy_from(self.learner)
+        self.send_adapter()
+
+    def send_adapter(self) -> None:
+        """Let an adapter that has won go with the challenger as it is."""
         if self.rounds is not None:
             self.rounds.cut()
+
+    def renew(self) -> None:
+        """Make what is derived from the parameters and tables anew: they were replaced."""
+        for vectors in self._vectors.values():
+            vectors.drop()
 
     def promote(self) -> None:
         """Let the challenger serve, with the adapter that was waiting for it."""

@@ -22,6 +22,16 @@ class Range(NamedTuple):
     digest: str
 
 
+class Restore(NamedTuple):
+    """The answer to a rollback: which state the learned half is taken from, or why from none."""
+
+    tick: int
+    """The state after this tick; -1 when refused."""
+    digest: str
+    """SHA-256 over the learned half of that state."""
+    refused: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """One step of the loop. A run is a function of settings, seed, build and its ticks."""
@@ -40,11 +50,13 @@ class Tick:
     """Versions whose weights are safely stored; they may be promoted now."""
     appeared: tuple[tuple[str, int], ...] = ()
     """Input partitions that came into being; they are read from offset 0."""
+    restore: Restore | None = None
+    """What became of the rollback that was asked for in an earlier tick."""
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in the ledger; empty facts are left out."""
         out: dict[str, Any] = {"ranges": [list(r) for r in self.ranges], "cut_at_ms": self.cut_at_ms}
-        for name in ("idle", "in_future", "lagging", "drain", "weights_durable", "appeared"):
+        for name in ("idle", "in_future", "lagging", "drain", "weights_durable", "appeared", "restore"):
             if value := getattr(self, name):
                 out[name] = [list(v) if isinstance(v, tuple) else v for v in value] if value is not True else True
         return out
@@ -62,6 +74,7 @@ class Tick:
             drain=data.get("drain", False),
             weights_durable=tuple(data.get("weights_durable", ())),
             appeared=tuple((t, p) for t, p in data.get("appeared", ())),
+            restore=Restore(*data["restore"]) if "restore" in data else None,
         )
 
 

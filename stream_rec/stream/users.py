@@ -17,6 +17,7 @@ from stream_rec.stream.row_index import RowIndex
 from stream_rec.stream.visits import Visits, assign, chain
 
 KEY_WORDS = 2
+STABLE_BITS = 63
 EVICTED_SHARE = 100
 """When full, one row in this many is evicted at once."""
 _SCAN_ROWS = 8192
@@ -251,6 +252,15 @@ class Users(Component):
             n_seen, at = n_seen + last - at, last
         self.cursor = at
         return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+
+
+def stable(words: UInt64s) -> Int64s:
+    """63 bits of each user's key, int64 [n]: what the learned half knows a user by.
+
+    Args:
+        words: keys as `words_of` gives them, [n, KEY_WORDS].
+    """
+    return (words[:, 0] & np.uint64(2**STABLE_BITS - 1)).astype(np.int64)
 
 
 def words_of(keys: Sequence[bytes]) -> UInt64s:

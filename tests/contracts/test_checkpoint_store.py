@@ -104,6 +104,12 @@ def test_the_manifest_comes_back_as_it_was_given(place: Place) -> None:
     store = place.open()
     save(store, "7-ab")
     assert store.load("7-ab")[0] == {"tick": 7, "chain": "ab", "cut_at_ms": 5}
+    assert store.manifest("7-ab") == {"tick": 7, "chain": "ab", "cut_at_ms": 5}
+
+
+def test_a_manifest_that_is_not_there_is_refused(place: Place) -> None:
+    with pytest.raises(CheckpointRefused):
+        place.open().manifest("7-ab")
 
 
 def test_every_sort_of_state_comes_back_bit_for_bit(place: Place) -> None:

@@ -11,12 +11,12 @@ import msgspec
 
 from stream_rec import assemble, config
 from stream_rec.events import Output, Topic
-from stream_rec.fold import Identity, Loaded
+from stream_rec.fold import Beginning, Identity, Loaded
 from stream_rec.follow import follow
 from stream_rec.io.faults import Crash, Faults
 from stream_rec.io.memory import MemoryCheckpoints, MemoryPublisher, MemorySource, MemoryWeights
 from stream_rec.io.memory_broker import MemoryBroker
-from stream_rec.loop import Beginning, Live, Loop
+from stream_rec.loop import Live, Loop
 from stream_rec.ports import Ports, TopicPartition
 from stream_rec.stream.ledger import GENESIS_CHAIN, chain_of
 from tests.laws.world import OUTPUT_TOPICS, SMALL, Chunk, World, different, settings_of, shop_stream
