@@ -1,6 +1,6 @@
 """(state, tick) in, effects out: the whole of what the product computes. No I/O, no sleep, no clock but the tick's.
 
-records -> intake (facts) -> test -> absorb -> mature -> train -> promote / cut -> slates -> effects
+records -> intake (facts) -> test -> mature -> brake -> absorb -> train -> promote / cut -> slates -> effects
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class Pipeline:
         learner.tell(items.take_retold(), items.n, items.text, quota=quota)
         catalogue = self._catalogue_before(servable_before, taken)
         learner.test(batch, self.facts.histories, catalogue)
-        learner.absorb(batch, self.facts.histories, catalogue)
         learner.mature(batch.watermark_ms)
         braking = self._look(taken, servable_before, batch.watermark_ms)
+        learner.absorb(batch, self.facts.histories, catalogue)
         learner.train(self.quotas.train_steps)
         answers, revived = self._commands.obey(tick, taken)
         outputs = [*back, *taken.dead_letters, *answers]
@@ -255,9 +255,14 @@ class Pipeline:
             before=lines.before[opened],
             served=served,
         )
-        item, user, at_ms, visit, pointer = np.array(taken.retracted, np.int64).reshape(-1, 5).T
+        item, user, at_ms, visit, pointer, serial = np.array(taken.retracted, np.int64).reshape(-1, 6).T
         retractions = Retractions(
-            user=user.astype(np.int32), item=item.astype(np.int32), at_ms=at_ms, visit=visit, pointer=pointer
+            user=user.astype(np.int32),
+            item=item.astype(np.int32),
+            at_ms=at_ms,
+            visit=visit,
+            pointer=pointer,
+            serial=serial,
         )
         return TickBatch(
             number=tick.number,

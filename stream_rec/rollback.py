@@ -110,6 +110,7 @@ def _take_back(facts: Facts, learner: Learner, then: State) -> None:
         "at_ms": histories.at_ms[at],
         "visit": histories.visit[at],
         "pointer": pointer,
+        "serial": serial,
     }
     retractions = Retractions(**{name: column.astype(COLUMN_TYPES[name]) for name, column in columns.items()})
     catalogue = Catalogue(items.n, items.servable(), items.born[: items.n])

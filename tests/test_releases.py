@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stream_rec import codec
+from stream_rec.component import digest
 from stream_rec.events import Record, Topic
 from stream_rec.simulate import Shop, ShopPlan
 from stream_rec.stream.sampling import hash_one
@@ -58,21 +59,60 @@ def braked(tmp_path):
     return world
 
 
-def test_under_the_brake_nothing_is_learned_or_promoted_and_counting_goes_on(tmp_path):
+STATISTICS = (
+    "item_counts", "decayed_popularity", "recent_popularity", "cooccurrence", "taken_after", "taken_near",
+    "item_exposures",
+)  # fmt: skip
+
+
+def statistics(world):
+    parts = world.pipeline.learner.components()
+    return {name: digest(parts[name].snapshot()) for name in STATISTICS}
+
+
+def test_under_the_brake_nothing_is_learned_or_promoted_and_the_statistics_hold_still(tmp_path):
     world = braked(tmp_path)
-    versions, counts = world.pipeline.learner.versions, world.pipeline.learner.counts
-    weights, n_taken = versions.learner.value.copy(), int(counts.in_visits.sum())
+    versions, window = world.pipeline.learner.versions, world.pipeline.facts.window
+    weights, before, n_held = versions.learner.value.copy(), statistics(world), len(window)
     assert world.learn(150, start=500) == [] == world.learn(1, start=900)
     np.testing.assert_array_equal(versions.learner.value, weights)
-    assert int(counts.in_visits.sum()) == n_taken + 151
+    assert statistics(world) == before
+    assert len(window) == n_held + 151, "buffering goes on"
     assert world.pipeline.facts.accounting.notes["braked_ticks"] == 2
+
+
+def test_the_very_tick_that_brakes_is_not_counted(tmp_path):
+    world = Folding(tmp_path)
+    world.learn(20)
+    world.pipeline.learner.oversight.brake.outside = {"join_rate": "join_rate: 0.0000 of 99"}
+    before = statistics(world)
+    world.learn(150, start=500)
+    assert world.pipeline.learner.oversight.braking
+    assert statistics(world) == before
+
+
+def test_a_refund_of_a_purchase_from_under_the_brake_takes_nothing_out_of_the_statistics(tmp_path):
+    world = braked(tmp_path)
+    brake, learner = world.pipeline.learner.oversight.brake, world.pipeline.learner
+    bought = {"event_type": "purchase", "event_at": START_MS, "item_id": "i1"}
+    world.fold(Topic.EVENTS, {**bought, "event_id": "a", "user_id": "she", "order_id": "under"})
+    brake.braking, brake.outside = False, {}
+    world.fold(Topic.EVENTS, {**bought, "event_id": "b", "user_id": "he", "order_id": "after"})
+    row = world.pipeline.facts.items.find("i1")
+    counted = int(learner.counts.in_visits[row])
+    back = {"event_type": "refund", "event_at": START_MS, "item_id": "i1"}
+    world.fold(Topic.EVENTS, {**back, "event_id": "c", "user_id": "she", "order_id": "under"})
+    assert int(learner.counts.in_visits[row]) == counted
+    world.fold(Topic.EVENTS, {**back, "event_id": "d", "user_id": "he", "order_id": "after"})
+    assert int(learner.counts.in_visits[row]) == counted - 1
 
 
 def test_unfreeze_accepts_a_stream_that_the_brake_does_not(tmp_path):
     world = braked(tmp_path)
     world.learn(150, start=500)
     assert events_of(world.fold(Topic.CONTROL, {"command": "unfreeze"})) == ["command"]
-    assert events_of(world.learn(1, start=900)) == ["promote"]
+    world.learn(150, start=1_000)
+    assert events_of(world.learn(1, start=1_500)) == ["promote"]
 
 
 def spoilt(record: Record) -> Record | None:

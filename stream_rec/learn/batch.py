@@ -86,6 +86,8 @@ class Retractions:
     """Visit of the purchase."""
     pointer: Ints
     """The user's newest history pointer, from which the rest of that visit is read."""
+    serial: Ints
+    """History row of the purchase."""
 
     def __len__(self) -> int:
         return len(self.item)

@@ -1,6 +1,6 @@
 """The learning side of the pipeline: score, count, learn, cut, promote, rank. Test comes before learning, always.
 
-A tick calls `test`, `absorb`, `mature` and `train` in this order (`step` does all four), then `cut` when due, then
+A tick calls `test`, `mature`, `absorb` and `train` in this order (`step` does all four), then `cut` when due, then
 `rank` for the slates. Between `test` and `train` the features of the tick are held; between ticks there is nothing
 but the components.
 """
@@ -18,7 +18,7 @@ from stream_rec.component import Component
 from stream_rec.events import MISSING
 from stream_rec.learn import evidence, training
 from stream_rec.learn.adapter_trial import AdapterTrial
-from stream_rec.learn.batch import HistoryReader, Retractions, TickBatch, Visits
+from stream_rec.learn.batch import HistoryReader, Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.guard import GuardRules
 from stream_rec.learn.oversight import LOSS, REWARD, Oversight
@@ -27,6 +27,7 @@ from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Pr
 from stream_rec.learn.probe import Probe
 from stream_rec.learn.promotion import Rules
 from stream_rec.learn.scoring import Catalogue, Ranked, Scorer
+from stream_rec.learn.skipped import Skipped
 from stream_rec.learn.versions import Cut, Versions
 from stream_rec.model.cooccurrence import Cooccurrence
 from stream_rec.model.features import HALF_LIVES_MS, Statistics
@@ -117,7 +118,7 @@ class Learner:
         self.versions = Versions(s.cut_examples, s.rate, rules=s.gate, guard_rules=s.guard, tower=tower)
         self.trial = AdapterTrial(s.seed, s.adapter_visits)
         self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
-        self.oversight = Oversight()
+        self.oversight, self.skipped = Oversight(), Skipped()
         self._tick: _Tick | None = None
 
     def components(self) -> dict[str, Component]:
@@ -135,6 +136,7 @@ class Learner:
             "reach": self.reach,
             **self.versions.components(),
             **self.oversight.components(),
+            "skipped": self.skipped,
             "adapter_trial": self.trial.sums,
             "candidate_recall": self._probe.recall,
             **(self.tower.components() if self.tower else {}),
@@ -146,10 +148,10 @@ class Learner:
             self.tower.tell(rows, n_items, text_of, quota=quota)
 
     def step(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> Rows:
-        """A whole tick: test, absorb, mature, train. Returns the users whose visits closed, int32."""
+        """A whole tick: test, mature, absorb, train. Returns the users whose visits closed, int32."""
         self.test(batch, histories, catalogue)
-        self.absorb(batch, histories, catalogue)
         closed = self.mature(batch.watermark_ms)
+        self.absorb(batch, histories, catalogue)
         self.train()
         return closed
 
@@ -185,9 +187,16 @@ class Learner:
         self._tick = _Tick(takes, batches)
 
     def absorb(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
-        """Count the tick's first takes, then take back what was retracted."""
+        """Count the tick's first takes, unless the brake is on, then take back what was retracted."""
         assert self._tick is not None, "absorb comes after test"
-        takes, p = self._tick.takes, batch.positives
+        if self.oversight.braking:
+            self.skipped.add(batch.positives.serial)
+        else:
+            self._count(self._tick.takes, batch.positives, histories, catalogue)
+        self.retract(batch.retractions, histories, catalogue)
+        self.prequential.advance(len(batch.positives))
+
+    def _count(self, takes: Takes, p: Positives, histories: HistoryReader, catalogue: Catalogue) -> None:
         item, at_ms = p.item[takes.fresh], p.at_ms[takes.fresh]
         self.counts.add(item)
         self.decayed.add(item, at_ms)
@@ -197,12 +206,11 @@ class Learner:
         follow = followed(p, takes, histories, catalogue.born)
         self.after.add(follow.before, follow.after, catalogue.n_items, weight=follow.weight)
         self.exposures.add(follow.exposed)
-        self.retract(batch.retractions, histories, catalogue)
         self.versions.count(len(p))
-        self.prequential.advance(len(p))
 
     def retract(self, retractions: Retractions, histories: HistoryReader, catalogue: Catalogue) -> None:
         """Take purchases out of every statistic; the weights are not unlearned."""
+        retractions = self.skipped.counted(retractions)
         if not len(retractions):
             return
         back = taken_back(retractions, histories, catalogue.born)
@@ -215,7 +223,8 @@ class Learner:
 
     def mature(self, watermark_ms: int) -> Rows:
         """Close visits and windows as of the watermark; returns the users of the closed visits, int32."""
-        self.recent.evict(watermark_ms)
+        if not self.oversight.braking:
+            self.recent.evict(watermark_ms)
         closed = self.pending.close(watermark_ms)
         self.prequential.add(NEXT_VISIT, closed.user_slice, closed.n_targets, closed.hits, dcg=closed.dcg)
         rewards = evidence.rewards(closed)

@@ -1,7 +1,7 @@
 """Watches what the stream brings: whether anything may be learned from it now, and whether it has changed.
 
-While the brake is on nothing is learned, promoted or taken for evidence; counting and buffering go on. Drift alarms are
-reported and change nothing.
+While the brake is on nothing is counted, learned, promoted or taken for evidence; buffering and measuring go on. Drift
+alarms are reported and change nothing.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class Taken:
     served: list[Array | None]
     """Item rows of the slate in force when each visit of `lines.opens` began."""
     retracted: list[tuple[int, ...]]
-    """(item row, buyer's row, at_ms of the purchase, its visit, the buyer's history pointer as of the refund) of
-    purchases taken back; a buyer who is gone has MISSING and a pointer to the purchase itself."""
+    """(item row, buyer's row, at_ms of the purchase, its visit, the buyer's history pointer as of the refund, its
+    history row) of purchases taken back; a buyer who is gone has MISSING and a pointer to the purchase itself."""
     unservable: list[int]
     """Item rows that were delisted or went out of stock."""
     evicted_items: list[int]
@@ -367,9 +367,9 @@ class Intake:
             table.retract_purchase(past.user, past.item, at_ms=past.at_ms)
         pointer = facts.histories.pointer_above(serial, int(facts.users.last_row[past.user]), before)
         if pointer == MISSING:
-            return past.item, MISSING, past.at_ms, past.visit, serial
+            return past.item, MISSING, past.at_ms, past.visit, serial, serial
         facts.joiner.retract(past.user, past.item)
-        return past.item, past.user, past.at_ms, past.visit, pointer
+        return past.item, past.user, past.at_ms, past.visit, pointer, serial
 
     def _fill_window(self, lines: Lines, source: Array, position: Array) -> None:
         """Put the tick's positives into window and reservoir, as columns."""

@@ -78,7 +78,7 @@ class Shop:
         serial = self.histories.retract(self.last[user], item, 0)
         row = self.histories.row(serial)
         assert row is not None
-        return Retractions(**_columns(Retractions, [(user, item, row.at_ms, row.visit, self.last[user])]))
+        return Retractions(**_columns(Retractions, [(user, item, row.at_ms, row.visit, self.last[user], serial)]))
 
 
 def _columns(kind: type, rows: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
