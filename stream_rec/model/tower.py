@@ -2,7 +2,7 @@
 
 item i:  v_i = E_i W_item + r_i                       E text embedding, r id residual (zero at first)
 user:    u = normalize(sum_l a_l v_l + v_1 W_last) W_user    over the last 20 items, a = softmax(v . q + place + here)
-logit:   exp(log_tau) u . v_i + b_i                   all but W_item, r and b once for each task
+logit:   exp(log_tau) u . v_i + b_i                   all but W_item, r and b once for each task; 0 where u is
 
 The maps start as identity (W_item, W_user) and zero (W_last): before any learning the tower is the frozen encoder.
 Two-tower with sampled or full softmax after Yi et al. 2019; what was measured is in the README's ablation table.
@@ -174,6 +174,9 @@ def logits(
 ) -> torch.Tensor:
     """Logits [B, U].
 
+    All are zero for users without a vector: the biases are what remains when histories have spoken, and statistics
+    alone rank better for strangers.
+
     Args:
         p: parameters.
         vectors: item vectors of all rows, [rows, D].
@@ -184,6 +187,9 @@ def logits(
     warm = torch.exp(p.log_tau[task]).unsqueeze(1) * user
     n = len(universe)
     if n and int(universe[-1]) == n - 1:  # rising, so all of the first n: no copy is needed
-        return torch.addmm(p.bias[:n], warm, vectors[:n].T)
-    rows = torch.from_numpy(universe.astype(np.int64))
-    return torch.addmm(p.bias[rows], warm, vectors[rows].T)
+        out = torch.addmm(p.bias[:n], warm, vectors[:n].T)
+    else:
+        rows = torch.from_numpy(universe.astype(np.int64))
+        out = torch.addmm(p.bias[rows], warm, vectors[rows].T)
+    strangers = ~user.any(dim=1, keepdim=True)
+    return out.masked_fill(strangers, 0.0) if bool(strangers.any()) else out

@@ -62,9 +62,9 @@ def test_before_learning_the_logit_is_the_cosine_of_the_encoder_times_the_temper
         assert logits(weights(), recent([7]), task)[0] == pytest.approx(tower.START_TAU[task] * cosine, abs=2e-2)
 
 
-def test_a_user_without_a_history_gets_the_items_biases_alone() -> None:
-    w = weights(seed=1)
-    assert logits(w, recent([]), 0)[0] == pytest.approx(w.bias[:N], abs=1e-6)
+def test_statistics_alone_rank_for_a_user_without_a_history() -> None:
+    strangers, known = logits(weights(seed=1), recent([], [7]), 0)
+    assert not strangers.any() and known.all()
 
 
 def test_the_gradient_is_that_of_the_mean_weighted_log_loss() -> None:
