@@ -41,6 +41,8 @@ from stream_rec.stream.window import SlidingWindow
 import_dataset = datasets.import_dataset
 CACHE = assemble_learning.CACHE
 text_digest = lines.text_digest
+REGISTRY, REGISTERED = "mlflow.db", ("mlartifacts", "mlflow-waiting")
+"""What the registry leaves in a run folder: a file, and folders."""
 
 
 # ---- the pipeline
@@ -214,9 +216,9 @@ def clear_run(folder: Path, *, mode: str) -> None:
     if first.get("mode") != mode:
         raise SettingsError(f"{folder} holds something that is not a {mode} run; choose another --out")
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name in ("checkpoints", "figures", "weights", CACHE):
+        if path.is_dir() and path.name in ("checkpoints", "figures", "weights", CACHE, *REGISTERED):
             shutil.rmtree(path)
-        elif path.suffix in (".jsonl", ".json"):
+        elif path.suffix in (".jsonl", ".json") or path.name.startswith(REGISTRY):
             path.unlink()
 
 

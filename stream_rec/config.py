@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     replay: sections.Replay = Field(default_factory=sections.Replay)
     checkpoint: sections.Checkpoint = Field(default_factory=sections.Checkpoint)
     report: sections.Report = Field(default_factory=sections.Report)
+    registry: sections.Registry = Field(default_factory=sections.Registry)
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

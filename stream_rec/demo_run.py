@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from stream_rec import assemble, config, report, summary
+from stream_rec import assemble, assemble_registry, config, report, summary
 from stream_rec.clock import ManualClock
 from stream_rec.demo import DemoView
 from stream_rec.effects import Effects
@@ -141,6 +141,7 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
     identity = Identity(
         config.semantic_digest(settings)[:16], assemble.build_digest(settings), settings.worker.instance, genesis
     )
+    registry, words = assemble_registry.Logging(settings, "memory"), ""
     try:
         loop = Loop(
             lambda: assemble.pipeline_of(settings),
@@ -153,6 +154,7 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         clock = ManualClock(shop.start_ms)
         worker = Worker(loop, clock, max_wait_ms=settings.tick.max_wait_ms, checkpoint_every_ms=CHECKPOINT_MS)
         worker.start()
+        registry.attach(loop)
         effort = summary.Effort.begin(loop.pipeline)
         broker.extend(shop.catalogue())
         worker.catch_up()
@@ -170,10 +172,14 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
                     break
             worker.stop()
         result = summary.write(loop.pipeline, settings, effort.end(loop.pipeline))
+        words = registry.close()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(INTERRUPTED) from None
     finally:
         assemble.close(ports)
+        registry.close(limit_ms=0)
     for path in report.report(settings.run_dir, console):
         console.print(path, markup=False, highlight=False, soft_wrap=True)
+    if words:
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
     return result

@@ -61,6 +61,7 @@ def follow(
 def _tick(loop: Loop, source: EventSource, entry: Mapping[str, Any], *, body: dict[str, Any], mute: bool) -> None:
     tick = loop.current = Tick.from_json(entry["n"], entry["tick"])
     records = reread(tick, source, loop.pipeline.positions)
+    loop.before_fold()
     effects = loop.fold.fold(tick, records, same_build=entry["build"] == loop.build_digest)
     loop.fold.prove(entry, effects)
     body["effects_digest"] = effects.digest()

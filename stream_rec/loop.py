@@ -77,6 +77,8 @@ class Loop:
         self._store_again = False
         self.on_commit: Callable[[Tick, Effects], None] | None = None
         """Called after each commit with the tick and its effects (progress, the simulated shop)."""
+        self.before_fold: Callable[[], None] = lambda: None
+        """Called before the state changes: whoever still reads it finishes first."""
         self.attempted = b""
         """The entry that was last given to the publisher."""
         self.current: Tick | None = None
@@ -184,6 +186,7 @@ class Loop:
         if not records and not drain and not even_empty and not self._due(facts):
             return False
         self.current, began_s = facts, time.perf_counter()
+        self.before_fold()
         effects = self.fold.fold(facts, records)
         self._take(records)
         body = {
@@ -368,11 +371,8 @@ class Loop:
     def commit(self, kind: str, body: dict[str, Any], effects: Effects) -> None:
         """Publish effects with their ledger entry, and step over it."""
         positions = self.pipeline.positions
-        who = {
-            "settings": self.fold.settings_digest,
-            "build": self._identity.build_digest,
-            "learner": self._identity.learner,
-        }
+        settings, build = self.fold.settings_digest, self._identity.build_digest
+        who = {"settings": settings, "build": build, "learner": self._identity.learner}
         if self.fold.differed:
             # Another build may round otherwise; that it did is part of the truth.
             body = {**body, "differed": self.fold.differed}

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, config, summary
+from stream_rec import assemble, assemble_registry, config, summary
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
 from stream_rec.fold import Identity
@@ -21,6 +21,8 @@ from stream_rec.progress import Progress
 from stream_rec.stopping import Stopping
 
 INTERRUPTED = "interrupted; the same command goes on"
+INTERRUPTED_MS = 1_000
+"""How long MLflow is waited for then."""
 
 
 def run_replay(
@@ -58,8 +60,10 @@ def run_replay(
     }
     identity = Identity(config.semantic_digest(settings)[:16], assemble.build_digest(settings), "replay", genesis)
     ports = assemble.replay_ports(settings, events=events, items=items, since_ms=since, until_ms=until)
+    registry, ended = None, False
     try:
         same_run(next(iter(ports.publisher.read_ledger()), None), identity)
+        registry = assemble_registry.Logging(settings, "file", replayed=True)
         with Stopping() as stopping, Progress("replay", timed=since is None and until is None) as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(settings),
@@ -68,9 +72,12 @@ def run_replay(
                 max_records=settings.tick.max_records,
             )
             loop.on_commit = progress.committed
-            result = _run(loop, settings, progress, source=ports.source, stopping=stopping)
+            result = _run(loop, settings, progress, source=ports.source, stopping=stopping, registry=registry)
+            ended = True
     finally:
         assemble.close(ports)
+        if registry is not None and (words := registry.close(limit_ms=None if ended else INTERRUPTED_MS)):
+            sys.stderr.write(f"{words}\n")
     if not _took_events(settings.run_dir):
         sys.stderr.write("warning: the run took no event; see whether --since and --until fit the file's times\n")
     return result
@@ -82,11 +89,18 @@ def _took_events(run_dir: Path) -> bool:
 
 
 def _run(
-    loop: Loop, settings: config.Settings, progress: Progress, *, source: Any, stopping: Stopping
+    loop: Loop,
+    settings: config.Settings,
+    progress: Progress,
+    *,
+    source: Any,
+    stopping: Stopping,
+    registry: assemble_registry.Logging,
 ) -> dict[str, Any]:
     loop.recover()
     if loop.finished:
         return summary.read(settings) or summary.write(loop.pipeline, settings, summary.Effort())
+    registry.attach(loop)
     effort = summary.Effort.begin(loop.pipeline)
     saved_at = [time.monotonic()]
     progress.read(*source.progress())

@@ -7,6 +7,7 @@ ledger gives the versions, slates and bytes of the live run.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,13 +15,14 @@ from typing import Any
 
 import msgspec
 
-from stream_rec import assemble, assemble_kafka, assemble_stored, config, summary
+from stream_rec import assemble, assemble_kafka, assemble_registry, assemble_stored, config, summary
 from stream_rec.assemble_stored import OpenedReplay, Stretch
 from stream_rec.clock import SystemClock
 from stream_rec.errors import JobFailed, SettingsError
 from stream_rec.fold import Beginning, Identity
 from stream_rec.follow import follow
 from stream_rec.loop import Loop
+from stream_rec.ports import Ports
 from stream_rec.progress import Progress
 from stream_rec.replay import INTERRUPTED, same_run
 from stream_rec.stopping import Stopping
@@ -90,6 +92,17 @@ class _Replay:
         identity = Identity(
             config.semantic_digest(self._own)[:16], assemble.build_digest(self._own), "replay", self._genesis
         )
+        registry = assemble_registry.of_replayed_topics(self._live, self._own)
+        try:
+            return self._run(ports, identity, stretch, registry=registry)
+        finally:
+            if words := registry.close():
+                sys.stderr.write(f"{words}\n")
+
+    def _run(
+        self, ports: Ports, identity: Identity, stretch: Stretch, *, registry: assemble_registry.Logging
+    ) -> dict[str, Any]:
+        asked, opened = self._asked, self._opened
         with Stopping() as stopping, Progress("replay") as progress:
             loop = Loop(
                 lambda: assemble.pipeline_of(self._own),
@@ -109,6 +122,7 @@ class _Replay:
                 done = summary.read(self._own)
                 if done is not None:
                     return done
+            registry.attach(loop)
             effort = summary.Effort.begin(loop.pipeline)
             stopping.gently()
             try:

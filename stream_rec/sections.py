@@ -330,3 +330,27 @@ class Report(Section):
     interval_ms: int = semantic(
         6 * HOUR_MS, "Event time in ms that one line of `metrics.jsonl` covers.", ge=SECOND_MS, le=365 * DAY_MS
     )
+
+
+class Registry(Section):
+    """Versions in MLflow: written beside the loop, never waited for."""
+
+    enabled: bool = operational(True, "Whether versions and metrics are logged to MLflow.")
+    tracking_uri: str = operational(
+        "", "Tracking URI of a server; empty takes MLFLOW_TRACKING_URI, else `mlflow.db` in the run folder.",
+        shown="sqlite:///RUN_DIR/mlflow.db",
+    )  # fmt: skip
+    drain_ms: int = operational(
+        60_000, "Wait in ms at the end for what MLflow has not taken yet; the rest stays for the next start.",
+        ge=0, le=HOUR_MS,
+    )  # fmt: skip
+    max_points: int = operational(
+        50_000, "Metric points that may wait for MLflow; above it the oldest are dropped.", ge=100, le=10_000_000
+    )
+    max_items: int = operational(
+        20_000, "Items up to which a version carries its statistics, and so can be loaded and asked.", ge=1, le=MAX_ROWS
+    )
+    max_statistics_bytes: int = operational(
+        32 * 1_048_576, "Bytes that pairs of items may take in a version; above it each item keeps its strongest.",
+        ge=1_024, le=2**40,
+    )  # fmt: skip

@@ -13,11 +13,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stream_rec import assemble, assemble_kafka, config, health, summary
+from stream_rec import assemble, assemble_kafka, assemble_registry, config, health, summary
 from stream_rec.assemble_kafka import Opened
 from stream_rec.clock import Clock, SystemClock
 from stream_rec.effects import Effects
@@ -70,7 +71,8 @@ def run_worker(settings: config.Settings, start: Start, *, clock: Clock | None =
         with Stopping() as stopping:
             stopping.gently()
             supervisor = Supervisor(settings, start, told, stopped=stopping, clock=clock or SystemClock())
-            return supervisor.run()
+            with closing(supervisor.registry):
+                return supervisor.run()
     finally:
         server.close()
         release()
@@ -82,10 +84,20 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         SettingsError: something else is there.
     """
-    known = {"checkpoints", "weights", "figures", "metrics.jsonl", "summary.json", ".lock", assemble.CACHE}
+    known = {
+        "checkpoints",
+        "weights",
+        "figures",
+        "metrics.jsonl",
+        "summary.json",
+        ".lock",
+        assemble.CACHE,
+        *assemble.REGISTERED,
+    }
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file, and a worker needs a folder; set run.dir")
-    if folder.is_dir() and any(path.name not in known for path in folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if any(name not in known and not name.startswith(assemble.REGISTRY) for name in names):
         raise SettingsError(f"{folder} holds other files than a worker's, such as another run's; set run.dir")
 
 
@@ -110,6 +122,7 @@ class Supervisor:
         """Behind it no claim but our own may stand; None before we claimed."""
         self._failures: Counter[tuple[str, int, int] | None] = Counter()
         """Failures by where the failed tick began to read; a claim between them gives it another number."""
+        self.registry = assemble_registry.of_worker(settings)
         self._connected = self._fenced = False
         self._back_off_ms = BACK_OFF_MS[0]
 
@@ -164,6 +177,7 @@ class Supervisor:
         told.says(health.RECOVERING)
         if self._stopped() or not session.recover(self._stopped):
             return {}
+        self.registry.attach(session.loop)
         self._ledger_offset, self._fenced = session.ledger_offset, False
         told.says(health.RUNNING)
         return session.turn_until(self._stopped, self._settled)

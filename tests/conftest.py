@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from stream_rec import assemble_registry
 from stream_rec import config as of_commands
 from tests.integration.broker import Broker, find
 from tests.integration.origins import Origin
@@ -35,6 +36,10 @@ _numbers = itertools.count(1)
 os.environ.setdefault("STREAM_REC_MODEL__ENCODER", "none")
 """Commands that tests start rank on statistics alone, unless a test is about the encoder."""
 of_commands.installed_encoder = lambda: "none"
+os.environ.setdefault("STREAM_REC_REGISTRY__ENABLED", "false")
+registry_wanted = assemble_registry.wanted
+"""Neither commands nor calls log to MLflow, which takes seconds to import, unless a test is about it."""
+assemble_registry.wanted = lambda settings: False
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -184,7 +184,7 @@ def test_import_hands_over_dataset_files_and_column_map(monkeypatch: pytest.Monk
 def test_config_show_names_the_source_and_masks_the_key() -> None:
     result = run("config", "show", "--changed", "--set", "slate.n_slots=3", *SET_KEY, "--json")
     rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
-    assert set(rows) - {"model.encoder"} == {"slate.n_slots", "privacy.key"}
+    assert set(rows) - {"model.encoder", "registry.enabled"} == {"slate.n_slots", "privacy.key"}
     assert (rows["slate.n_slots"]["value"], rows["slate.n_slots"]["source"]) == ("3", "--set")
     assert rows["privacy.key"]["value"] == "********"
     assert KEY not in run("config", "show", *SET_KEY).stdout

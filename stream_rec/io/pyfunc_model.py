@@ -1,0 +1,92 @@
+"""A version as a model that MLflow loads and serves: its weights and the statistics it was served with. No pickle.
+
+MLflow copies this file into the model and runs it where the model is loaded; nothing of the package imports it.
+
+    model = mlflow.pyfunc.load_model("models:/NAME@champion")
+    model.predict(pandas.DataFrame([{"history": [{"item_id": "A1", "at": 1700000000000}], "as_of": 1700000060000}]))
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import safetensors.numpy
+
+from stream_rec.io.registry_outbox import read_columns
+from stream_rec.learn.frozen import Asked, FrozenScorer, Taken
+
+DEFAULT_K = 20
+# The signature says what `predict` takes; hints would say it again and worse.
+warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method")
+
+
+class Version(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
+    """Ranks items for users by one version, at the statistics of the tick at which it began to serve.
+
+    A row of the input has `as_of` (epoch ms) and may have `history` (what the user took: `item_id`, `at` in epoch ms
+    and, where visits are known, `visit`), `candidates` (item ids; none: everything on sale) and `open_visit` (the
+    `visit` that is going on; else the last one while it is fresh). A row of the output has `item_ids` and `scores`,
+    best first; a candidate that the version does not know comes last and has no score.
+    """
+
+    _scorer: FrozenScorer | None = None
+
+    # MLflow reads hints of these two as a schema, and its own signature stands beside them.
+    def load_context(self, context):  # type: ignore[no-untyped-def]
+        """Read weights and statistics."""
+        statistics = context.artifacts.get("statistics")
+        if statistics is None:
+            return
+        weights = safetensors.numpy.load(Path(context.artifacts["weights"]).read_bytes())
+        self._scorer = FrozenScorer(weights, read_columns(Path(statistics)))
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Rank; `params` may say `k`, the most items of a row.
+
+        Raises:
+            ValueError: the version was logged without statistics, or a row asks for what no version does.
+        """
+        del context
+        if self._scorer is None:
+            raise ValueError("this version was logged without its statistics; its weights can be read, not served")
+        k = int((params or {}).get("k", DEFAULT_K))
+        frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
+        ranked = self._scorer.rank([_asked(row) for row in frame.to_dict("records")], k)
+        return pd.DataFrame(
+            {
+                "item_ids": [[item_id for item_id, _ in one] for one in ranked],
+                "scores": [[math.nan if score is None else score for _, score in one] for one in ranked],
+            },
+            index=frame.index,
+        )
+
+
+def _asked(row: Mapping[str, Any]) -> Asked:
+    if _text(row.get("query")):
+        raise ValueError("this version ranks by history only; leave `query` empty")
+    taken = [Taken(str(one["item_id"]), int(one["at"]), _text(one.get("visit"))) for one in _list(row.get("history"))]
+    candidates = [str(item_id) for item_id in _list(row.get("candidates"))]
+    return Asked(taken, candidates, int(row["as_of"]), _text(row.get("open_visit")))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    """A list of a cell: a list, an array, JSON text, or nothing at all."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    if isinstance(value, str):
+        return list(json.loads(value)) if value.strip() else []
+    return list(value)
+
+
+mlflow.models.set_model(Version())

@@ -1,0 +1,254 @@
+"""A version that stands still: the statistics it is served with, copied at one tick, and a scorer over them.
+
+What a slate is scored by is one parameter set and one statistics tick. A copy of both gives the same scores anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_rec.events import MISSING
+from stream_rec.learn.learner import Learner
+from stream_rec.learn.scoring import Catalogue, Scorer
+from stream_rec.model import ranker
+from stream_rec.model.cooccurrence import Cooccurrence
+from stream_rec.model.features import HALF_LIVES_MS, Statistics, profiles
+from stream_rec.model.popularity import DecayedPopularity, ItemCounts, RecentPopularity
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Any]
+"""Name to array, or to list of str; under "" a dict of JSON values."""
+
+PAIRS = ("together", "after", "near")
+COUNTS = ("counts", "exposures")
+VISIT_GAP_MS = 1_800_000
+
+
+class Taken(NamedTuple):
+    """One thing that a user did with an item."""
+
+    item_id: str
+    at_ms: int
+    visit: str
+    """Tells visits apart; empty: a pause of the visit gap begins a new one."""
+
+
+class Asked(NamedTuple):
+    """One user to score."""
+
+    history: Sequence[Taken]
+    """In any order; equal times stay in the given one."""
+    candidates: Sequence[str]
+    """Empty: everything that could be shown."""
+    as_of_ms: int
+    visit: str = ""
+    """The visit that is open; empty: the last one, while the pause since it is shorter than the visit gap."""
+
+
+def copied(learner: Learner, item_ids: Sequence[str], servable: Array) -> Columns:
+    """Copies of everything that a slate's scores are read from, but the weights. The state must not change meanwhile.
+
+    Args:
+        learner: of the tick.
+        item_ids: id of each item row, [n].
+        servable: rows that may be shown, [n].
+    """
+    n, tower = len(item_ids), learner.tower
+    out: Columns = {"item_ids": list(item_ids), "servable": servable.copy()}
+    out |= {"counts": learner.counts.in_visits[:n].copy(), "exposures": learner.exposures.in_visits[:n].copy()}
+    out |= {"mass": learner.decayed.mass[:n].copy(), "recent": learner.recent.counts[:n].copy()}
+    said: dict[str, Any] = {
+        "n_neighbours": learner.settings.n_neighbours,
+        "history_rows": learner.settings.history_rows,
+        "visit_gap_ms": learner.settings.visit_gap_ms,
+        "exact": {},
+        "partners": None,
+    }
+    for name in PAIRS:
+        pairs: Cooccurrence = getattr(learner, name)
+        said["exact"][name] = pairs.exact
+        if pairs.exact:
+            out[f"{name}.dense"] = pairs.dense[:n, :n].copy()
+        else:
+            out |= {f"{name}.neighbour": pairs.neighbour[:n].copy(), f"{name}.strength": pairs.strength[:n].copy()}
+    if tower is not None:
+        said |= {"text": tower.plan.text, "ids": tower.plan.ids}
+        out |= {"texts": tower.texts.table.copy()}
+        out |= {"alike.row": tower.neighbours.row.copy(), "alike.cosine": tower.neighbours.cosine.copy()}
+    return {**out, "": said}
+
+
+def compacted(columns: Columns, max_bytes: int) -> Columns:
+    """Pairs as lists of partners, of each item the strongest only where all would take more than `max_bytes`.
+
+    The answer's `partners` says how many an item kept at most; None: all.
+    """
+    lists = {name: _lists(columns, name) for name in PAIRS}
+    n_rows = max(1, sum(len(starts) - 1 for starts, _, _ in lists.values()))
+    limit = None
+    if sum(8 * len(partner) for _, partner, _ in lists.values()) > max_bytes:
+        limit = max(1, max_bytes // (8 * n_rows))
+        lists = {name: _strongest(*parts, limit) for name, parts in lists.items()}
+    out = {name: value for name, value in columns.items() if name.partition(".")[0] not in PAIRS}
+    for name, (starts, partner, strength) in lists.items():
+        out |= {f"{name}.starts": starts, f"{name}.partner": partner, f"{name}.strength": strength}
+    return {**out, "": {**columns[""], "partners": limit}}
+
+
+def _lists(columns: Columns, name: str) -> tuple[Array, Array, Array]:
+    """(starts [n + 1], partners, strengths) of a pair table, partners in the order in which they stand."""
+    if (dense := columns.get(f"{name}.dense")) is not None:
+        row, partner = np.nonzero(dense)
+        return _starts(row, len(dense)), partner.astype(np.int32), dense[row, partner]
+    neighbour, strength = columns[f"{name}.neighbour"], columns[f"{name}.strength"]
+    row, place = np.nonzero(strength > 0)
+    return _starts(row, len(strength)), neighbour[row, place], strength[row, place]
+
+
+def _starts(row: Array, n: int) -> Array:
+    return np.searchsorted(row, np.arange(n + 1)).astype(np.int64)
+
+
+def _strongest(starts: Array, partner: Array, strength: Array, limit: int) -> tuple[Array, Array, Array]:
+    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.lexsort((np.arange(len(row)), -strength, row))
+    rank = np.arange(len(row)) - starts[row]
+    kept = np.sort(order[rank < limit])
+    return _starts(row[kept], len(starts) - 1), partner[kept], strength[kept]
+
+
+class FrozenScorer:
+    """Scores users by a version's weights and the statistics copied with it. Pure.
+
+    Args:
+        weights: tensors of the version's file.
+        columns: of `compacted`.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], columns: Columns) -> None:
+        said, n = columns[""], len(columns["item_ids"])
+        self.item_ids: list[str] = columns["item_ids"]
+        self._rows = {item_id: row for row, item_id in enumerate(self.item_ids) if item_id}
+        self._servable = columns["servable"].astype(np.bool_)
+        self._gap_ms, self._weights = int(said["visit_gap_ms"]), weights["ranker"]
+        held = {name: ItemCounts(n) for name in COUNTS}
+        for name, counts in held.items():
+            counts.in_visits[:] = columns[name]
+        decayed, recent = DecayedPopularity(n, HALF_LIVES_MS), RecentPopularity(n, capacity=1)
+        decayed.mass[:], recent.counts[:] = columns["mass"], columns["recent"]
+        pairs = {name: _pairs(columns, name, n) for name in PAIRS}
+        tower = _tower(weights, columns) if "texts" in columns else None
+        statistics = Statistics(
+            held["counts"], decayed, recent, pairs["together"], pairs["after"], held["exposures"], pairs["near"],
+            tower.neighbours if tower is not None else None,
+        )  # fmt: skip
+        self._scorer = Scorer(statistics, tower, history_rows=said["history_rows"])
+        self._history_rows = int(said["history_rows"])
+
+    def rank(self, asked: Sequence[Asked], k: int) -> list[list[tuple[str, float | None]]]:
+        """The best `k` of each user's candidates, best first; an item that is not known has no score and goes last."""
+        logits = self.logits(asked)
+        return [self._best(one, row, k) for one, row in zip(asked, logits, strict=True)]
+
+    def logits(self, asked: Sequence[Asked]) -> npt.NDArray[np.float32]:
+        """Joint logits of the version over all item rows, float32 [B, n]."""
+        item, at_ms, visit, open_visit = self._histories(asked)
+        now_ms = np.array([one.as_of_ms for one in asked], np.int64)
+        rows = profiles(_History(item, at_ms, visit), open_visit, now_ms)
+        universe = np.arange(len(self.item_ids), dtype=np.int32)
+        x = self._scorer.inputs(rows, self._scorer.statistics.shared(universe), universe, Catalogue(len(universe)))
+        task = np.full(len(asked), ranker.VISIT, np.int64)
+        task[rows.owner[rows.in_visit]] = ranker.CONTINUE
+        return self._scorer.logits("champion", x, rows, self._weights, task=task, universe=universe)
+
+    def _best(self, one: Asked, logits: Array, k: int) -> list[tuple[str, float | None]]:
+        if not one.candidates:
+            rows = np.flatnonzero(self._servable)
+            best = rows[np.argsort(-logits[rows], kind="stable")[:k]]
+            return [(self.item_ids[row], float(logits[row])) for row in best.tolist()]
+        found = [(item_id, self._rows.get(item_id, MISSING)) for item_id in dict.fromkeys(one.candidates)]
+        known = [(item_id, float(logits[row])) for item_id, row in found if row != MISSING]
+        known.sort(key=lambda pair: -pair[1])
+        unknown: list[tuple[str, float | None]] = [(item_id, None) for item_id, row in found if row == MISSING]
+        return [*known, *unknown][:k]
+
+    def _histories(self, asked: Sequence[Asked]) -> tuple[Array, Array, Array, Array]:
+        """Item rows, times and visits [B, L], newest first, and the open visit [B]; MISSING where there is none."""
+        told = [self._told(one) for one in asked]
+        width = max((len(rows) for rows, _ in told), default=0)
+        out = np.full((3, len(told), width), MISSING, np.int64)
+        for b, (rows, _) in enumerate(told):
+            if rows:
+                out[:, b, : len(rows)] = np.array(rows, np.int64).T
+        return out[0].astype(np.int32), out[1], out[2], np.array([opened for _, opened in told], np.int64)
+
+    def _told(self, one: Asked) -> tuple[list[tuple[int, int, int]], int]:
+        """(item row, time, visit) of a user's known items as of the time asked for, newest first; the open visit."""
+        known = [taken for taken in one.history if taken.at_ms <= one.as_of_ms and taken.item_id in self._rows]
+        known.sort(key=lambda taken: taken.at_ms)
+        rows: list[tuple[int, int, int]] = []
+        names: dict[str, int] = {}
+        last_ms = None
+        for taken in known:
+            pause = last_ms is None or taken.at_ms - last_ms > self._gap_ms
+            name = taken.visit or (f"\0{len(rows)}" if pause or not names else next(reversed(names)))
+            visit = names.setdefault(name, len(names))
+            rows.append((self._rows[taken.item_id], taken.at_ms, visit))
+            last_ms = taken.at_ms
+        if one.visit:
+            opened = names.get(one.visit, MISSING)
+        else:
+            still = last_ms is not None and one.as_of_ms - last_ms <= self._gap_ms
+            opened = rows[-1][2] if still else MISSING
+        return rows[::-1][: self._history_rows], opened
+
+
+class _History(NamedTuple):
+    item: Array
+    at_ms: Array
+    visit: Array
+
+
+def _pairs(columns: Columns, name: str, n: int) -> Cooccurrence:
+    starts, partner, strength = (columns[f"{name}.{part}"] for part in ("starts", "partner", "strength"))
+    held, sizes = len(starts) - 1, np.diff(starts)
+    row = np.repeat(np.arange(held), sizes)
+    exact = bool(columns[""]["exact"][name])
+    width = held if exact else max(1, int(sizes.max(initial=0)))
+    out = Cooccurrence(n, width, directed=name == "after")
+    if exact:
+        out.dense = np.zeros((held, held), np.float32)
+        out.dense[row, partner] = strength
+        return out
+    place = np.arange(len(row)) - starts[row]
+    out.neighbour, out.strength = np.zeros((held, width), np.int32), np.zeros((held, width), np.float32)
+    out.neighbour[row, place], out.strength[row, place] = partner, strength
+    out.exact = False
+    return out
+
+
+class _NoTexts:
+    """Stands for the encoder where every text is embedded already."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def embed(self, texts: Sequence[str], adapter: Mapping[str, Array] | None = None) -> Array:
+        raise NotImplementedError("a version that stands still embeds no new text")
+
+
+def _tower(weights: Mapping[str, Array], columns: Columns) -> Any:
+    from stream_rec.model.two_tower import TowerPlan, TwoTower
+
+    said, texts = columns[""], columns["texts"]
+    tower = TwoTower(_NoTexts(texts.shape[1]), TowerPlan(text=said["text"], ids=said["ids"]))
+    for name in tower.champion.columns:
+        setattr(tower.champion, name, weights[f"tower.{name}"].copy())
+    tower.texts.table = texts
+    tower.champion.reserve(len(texts))
+    tower.neighbours.row, tower.neighbours.cosine = columns["alike.row"], columns["alike.cosine"]
+    return tower
