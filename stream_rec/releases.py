@@ -23,7 +23,7 @@ from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
 
 Array = np.ndarray[Any, np.dtype[Any]]
-MAX_CUTS = 64
+MAX_CUTS = 8
 """Versions that are remembered with the tick of their cut."""
 
 
