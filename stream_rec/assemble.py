@@ -22,6 +22,7 @@ from stream_rec.io.folder import LOCK_NAME, FolderPublisher, FolderWeights
 from stream_rec.io.memory import MemorySource
 from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.run_folder import committed_records, file_of, lines_of
+from stream_rec.learn.replayed import ReplayPlan
 from stream_rec.pipeline import Pipeline, Quotas
 from stream_rec.ports import Ports
 from stream_rec.slates import SlateRules, SlateStage
@@ -78,6 +79,12 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
             report_every_ms=settings.report.interval_ms,
             train_steps=settings.learn.steps_per_tick,
             embed_texts=settings.model.embed_texts_per_tick,
+            replay=ReplayPlan(
+                settings.learn.replay,
+                settings.learn.replay_examples,
+                seed=settings.run.seed,
+                exponent=settings.learn.examination_exponent,
+            ),
         ),
     )
 

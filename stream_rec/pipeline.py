@@ -6,7 +6,7 @@ records -> intake (facts) -> test -> mature -> brake -> absorb -> train -> promo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,7 +20,9 @@ from stream_rec.events import MISSING, Kind, Output, Record, Topic
 from stream_rec.learn.batch import Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.brake import Braking, Counts
 from stream_rec.learn.learner import Learner
+from stream_rec.learn.replayed import ReplayPlan, drawn
 from stream_rec.learn.scoring import Catalogue
+from stream_rec.learn.training import Wanted
 from stream_rec.releases import Releases
 from stream_rec.rollback import State
 from stream_rec.slates import SlateStage
@@ -63,6 +65,8 @@ class Quotas:
     """Micro-batches a tick at most."""
     embed_texts: int = 64
     """Item texts embedded a tick at most, once events have come."""
+    replay: ReplayPlan = field(default_factory=ReplayPlan)
+    """Earlier examples that the tower learns from once more, a tick."""
 
 
 class Pipeline:
@@ -271,8 +275,17 @@ class Pipeline:
             positives=positives,
             visits=visits,
             retractions=retractions,
+            replayed=self._replayed(tick, lines.serial),
             lagging=tick.lagging,
         )
+
+    def _replayed(self, tick: Tick, serial: Array) -> list[Wanted]:
+        """Earlier examples to learn from again; none under lag or the brake, which leave no time or trust for it."""
+        if self.learner.tower is None or tick.lagging or self.learner.oversight.braking:
+            return []
+        own = serial[serial != MISSING]
+        before = int(own.min()) if len(own) else self.facts.histories.next_serial
+        return drawn(self.facts, self.quotas.replay, tick=tick.number, before=before)
 
     def _touched(self, taken: Taken) -> Array:
         """Users of the tick that have a slate of their own and were not forgotten in it, each once, by first sight."""

@@ -47,6 +47,12 @@ class Learn(Section):
     examination_exponent: float = semantic(
         1.0, "How fast attention falls with position: 1 / (position + 1) ** exponent. 0: it does not.", ge=0, le=4
     )
+    replay: Literal["none", "window", "reservoir"] = semantic(
+        "none", "Where the text tower gets examples to learn from once more; never under lag or the brake."
+    )
+    replay_examples: int = semantic(
+        64, "Examples drawn for that a tick. More: forgets less, follows later, slower.", ge=1, le=65_536
+    )
     exact_items: int = semantic(
         5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
     )

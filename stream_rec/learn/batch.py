@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_rec.model.features import History
+
+if TYPE_CHECKING:
+    from stream_rec.learn.training import Wanted
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -103,6 +107,8 @@ class TickBatch:
     positives: Positives
     visits: Visits
     retractions: Retractions
+    replayed: Sequence[Wanted] = ()
+    """Earlier examples to be learned from once more."""
     lagging: bool = False
     """Thins the training to a quarter."""
 

@@ -151,7 +151,12 @@ def weight_of(positives: Positives, exponent: float = 1.0) -> Floats:
 
     examination(position) = (1 + position) ** -exponent.
     """
-    seen = np.where(positives.source > 0, np.maximum(positives.position, 0), 0).astype(np.float64)
+    return slate_weight(positives.source, positives.position, exponent)
+
+
+def slate_weight(source: npt.NDArray[np.int8], position: npt.NDArray[np.int16], exponent: float) -> Floats:
+    """`weight_of` by the columns themselves, [P] each."""
+    seen = np.where(source > 0, np.maximum(position, 0), 0).astype(np.float64)
     return np.minimum((1.0 + seen) ** exponent, MAX_WEIGHT).astype(np.float32)
 
 

@@ -85,6 +85,7 @@ class _Tick:
 
     takes: Takes
     batches: list[Examples]
+    replayed: list[Examples]
     rewards: Doubles | None = None
     """Recall of what was served, of each closed visit that began with a slate; None before `mature`."""
 
@@ -184,7 +185,8 @@ class Learner:
         self._target(batch, takes, groups)
         batches = self._probe.read(visits, histories, catalogue)
         batches += self._probe.read(following, histories, catalogue, scored=(p, groups))
-        self._tick = _Tick(takes, batches)
+        again = self._probe.again(batch.replayed, batches, histories, catalogue)
+        self._tick = _Tick(takes, batches, again)
 
     def absorb(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
         """Count the tick's first takes, unless the brake is on, then take back what was retracted."""
@@ -244,10 +246,10 @@ class Learner:
         While the brake is on none is.
         """
         assert self._tick is not None, "train comes after test"
-        batches, self._tick = self._tick.batches[:max_steps], None
+        batches, replayed, self._tick = self._tick.batches[:max_steps], self._tick.replayed, None
         if self.oversight.braking:
             return 0
-        losses = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1])
+        losses = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1], replayed=replayed)
         self.oversight.tell(LOSS, losses)
         self.versions.progress.n_steps += len(losses)
         return len(losses)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -95,6 +97,16 @@ class Probe:
                     logits = self._scorer.logits(ON_TRIAL, x, rows, weights, task=wanted.task, universe=universe)
                     self._try_adapter(scored[0], wanted.row[low:high], logits, lists, view)
         return out
+
+    def again(
+        self, replayed: Sequence[training.Wanted], fresh: Sequence[Examples], histories: HistoryReader,
+        catalogue: Catalogue,
+    ) -> list[Examples]:  # fmt: skip
+        """Features of earlier examples, if the tower takes a step in a tick that brings these fresh ones."""
+        tower = self._versions.tower
+        if tower is None or not tower.steps_with(sum(len(each.weight) for each in fresh)):
+            return []
+        return [each for wanted in replayed for each in self.read(wanted, histories, catalogue)]
 
     def _scan(self, rows: Profiles, task: int, catalogue: Catalogue, universe: Rows) -> None:
         """Measure what the candidates of some users lack of a scan of the whole catalogue."""

@@ -106,7 +106,14 @@ def examples(wanted: Wanted, x: Inputs, rivals: Rivals, *, low: int, high: int, 
     return Examples(wanted.task, x, rows, rivals, user, column, share, mean.astype(np.float32))
 
 
-def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | None, popularity: Doubles) -> list[float]:
+def train(
+    versions: Versions,
+    batches: Sequence[Examples],
+    tower: TwoTower | None,
+    popularity: Doubles,
+    *,
+    replayed: Sequence[Examples] = (),
+) -> list[float]:
     """One Adam step of the ranker for each micro-batch and kind of user in it, then the tower from all of them.
 
     Ranker and tower learn one softmax over the sum of their logits; the tower sees the ranker as it was at each step.
@@ -116,6 +123,7 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
         batches: examples.
         tower: the text tower; None: there is none.
         popularity: decayed counts of the item rows.
+        replayed: earlier examples; the tower learns from them too, beside a ranker that holds still.
 
     Returns:
         The mean loss of each micro-batch before it was learned, in nats an example with targets.
@@ -132,7 +140,8 @@ def train(versions: Versions, batches: Sequence[Examples], tower: TwoTower | Non
             ranked += tower.logits("learner", batch.rows, tasks, batch.rivals.universe)
         losses.append(_step(versions.learner, batch, ranked))
     if tower is not None:
-        tower.train(batches, base, popularity)
+        beside = [b.rivals.corrected(ranker.score(b.inputs, versions.learner.value[b.task])) for b in replayed]
+        tower.train(batches, base, popularity, replayed=(replayed, beside))
     return losses
 
 

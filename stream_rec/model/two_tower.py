@@ -141,13 +141,25 @@ class TwoTower:
         if self.rounds is not None:
             self.rounds.count(n_examples)
 
-    def train(self, batches: Sequence[Examples], base: Sequence[Floats], popularity: Doubles) -> None:
+    def steps_with(self, n_examples: int) -> bool:
+        """Whether so many fresh examples are enough for a step."""
+        return bool(self.plan.steps) and len(self.carry.task) + n_examples >= self.plan.min_examples
+
+    def train(
+        self,
+        batches: Sequence[Examples],
+        base: Sequence[Floats],
+        popularity: Doubles,
+        *,
+        replayed: tuple[Sequence[Examples], Sequence[Floats]] = ((), ()),
+    ) -> None:
         """Learn from the examples of a tick in the plan's steps, or keep them until enough have come together.
 
         Args:
             batches: examples with their profiles and targets.
             base: logits [B, U] of everything but the tower, one a batch.
             popularity: decayed counts of the item rows, float64.
+            replayed: earlier examples with their logits, for a step only: they are not kept, and no adapter sees them.
         """
         if not self.plan.steps:
             return
@@ -156,8 +168,9 @@ class TwoTower:
             return
         parts = self.carry.give(parts)
         texts = self.texts.table.astype(np.float32)
+        again = [part for part in _merged(*replayed) if len(part.user)] if parts else []
         for _ in range(self.plan.steps if parts else 0):
-            gradients, n = tower_learning.gradients(self.learner, texts, parts, ids=self.plan.ids)
+            gradients, n = tower_learning.gradients(self.learner, texts, [*parts, *again], ids=self.plan.ids)
             self.moments.step(self.learner, gradients, n)
         if parts:
             self._vectors["learner"].drop()

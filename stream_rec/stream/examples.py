@@ -27,6 +27,7 @@ EXAMPLE_COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
     ("weight", np.float32),
     ("event", np.int64),
     ("order", np.int64),
+    ("serial", np.int64),
 )
 
 
@@ -35,7 +36,8 @@ class ExampleTable(RowTable):
 
     Columns: `user` int64 row and `user_born` (tells a row's users apart), `item` int32 row and `item_born`, `at_ms`
     event time, `kind` (`events.Kind`), `source` (0 organic, 1 slate, 2 explored), `position` int16 (MISSING: none),
-    `label` int8, `weight` float32, `event` and `order` int64 digests (0: no order). A batch must bring every column.
+    `label` int8, `weight` float32, `event` and `order` int64 digests (0: no order), `serial` int64 row of the histories
+    (MISSING: none). A batch must bring every column.
     """
 
     half = "learned"
@@ -53,6 +55,7 @@ class ExampleTable(RowTable):
     weight: NDArray[np.float32]
     event: I64
     order: I64
+    serial: I64
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)

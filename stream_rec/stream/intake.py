@@ -390,6 +390,7 @@ class Intake:
             "weight": np.ones(len(kept), np.float32),
             "event": lines.event[kept],
             "order": lines.order[kept],
+            "serial": lines.serial[kept],
         }
         facts.window.add(batch)
         facts.reservoir.add(batch)

@@ -71,6 +71,8 @@ ROWS: dict[str, Row] = {
     "no_statistics_features": ({}, lambda: _features(_without_statistics)),
     "no_last_map": ({}, _no_last_map),
     "no_adapter": ({"model.adapter_layers": 0}, nullcontext),
+    "replay_window": ({"learn.replay": "window"}, nullcontext),
+    "replay_reservoir": ({"learn.replay": "reservoir"}, nullcontext),
     "steps_1": ({"model.tower_steps": 1}, nullcontext),
     "steps_3": ({"model.tower_steps": 3}, nullcontext),
     "min_examples_64": ({"model.min_examples": 64}, nullcontext),

@@ -25,6 +25,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
         "model.adapter_every_examples=100",
         "model.adapter_steps=2",
         "model.adapter_texts_per_tick=9",
+        "learn.replay=window",
+        "learn.replay_examples=16",
     )
 
 
