@@ -1,0 +1,275 @@
+"""Slates drawn slot by slot, without replacement, many at once, each slot with its propensity given the prefix.
+
+A slot's value is utility plus diversity gain; the policy turns values into probabilities; the draw is a keyed hash, so
+it is the same whenever and beside whatever it is made. Diversity acts inside the step: nothing is re-ranked after
+drawing, so the propensity of a slate is the product of those of its slots.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_rec.errors import SettingsError
+from stream_rec.events import MISSING
+from stream_rec.explore.diversity import KINDS, Cosines, Diversity
+from stream_rec.explore.policy import Known, Slot, policy_of
+from stream_rec.stream.sampling import hash01, hash64
+
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+I32 = NDArray[np.int32]
+U64 = NDArray[np.uint64]
+
+TRIAL_SHARE = 0.5
+"""Share of the budget that is for items on trial, in slots that have some."""
+NARROWEST = 1e-12
+"""Smallest spread in drawn worlds, so that equals win equally often."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRules:
+    """Settings of drawing.
+
+    Raises:
+        SettingsError: one of them is out of its range.
+    """
+
+    seed: int = 0
+    n_slots: int = 20
+    policy: str = "igw"
+    budget: float = 0.02
+    diversity: str = "dpp"
+    strength: float = 0.3
+    max_explored: int = 4
+    """Explored slots of a slate; after these its slots are deterministic."""
+    first_explorable: int = 1
+    """Slots before it are deterministic."""
+
+    def __post_init__(self) -> None:
+        policy_of(self.policy)
+        if not 0.0 < self.budget <= 1.0:
+            raise SettingsError(
+                "explore.exploration_budget must lie in (0, 1]; for no exploration set explore.policy=greedy"
+            )
+        if self.diversity not in KINDS or not 0.0 <= self.strength <= 1.0:
+            raise SettingsError(f"explore.diversity must be one of {', '.join(KINDS)}, its strength in [0, 1]")
+        if self.n_slots < 1 or self.max_explored < 0 or self.first_explorable < 0:
+            raise SettingsError("explore: wanted n_slots >= 1, max_explored >= 0, first_explorable >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The admitted candidates of B slates, M each, in the order of the joint score (of equals the first is greedy)."""
+
+    utility: Doubles
+    """float64 [B, M], in [0, 1]."""
+    allowed: Bools
+    """bool [B, M]: not blocked, in stock, within the price limits, and there at all."""
+    seeds: U64
+    """uint64 [B], from `slate_seeds`."""
+    spread: Doubles | None = None
+    """float64 [B, M]; wanted by `thompson`."""
+    vectors: NDArray[Any] | None = None
+    """float [B, M, D], for diversity; None: nothing is alike."""
+    trial: Bools | None = None
+    """bool [B, M]: items that have not had their trial impressions."""
+    pinned: I32 | None = None
+    """int32 [B, n_slots]: the candidate that a slot must show, MISSING for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slates:
+    """B drawn slates of k slots; arrays [B, k] in the order of the slots. Slots without a candidate hold MISSING."""
+
+    column: I32
+    """Which candidate."""
+    propensity: Doubles
+    """Probability of this candidate given the slots before; 1 where deterministic."""
+    known: NDArray[np.uint8]
+    """`Known`, how the propensity is known."""
+    explored: Bools
+    """A candidate below the best was drawn."""
+    value: Doubles
+    """Utility plus diversity gain of the candidate shown."""
+    best: Doubles
+    """Of the best candidate of the slot, given the slots before."""
+    expected_loss: Doubles
+    """Sum over candidates of propensity * (best - value)."""
+    slate_loss: Doubles = field(default_factory=lambda: np.zeros(0))
+    """[B]: utility of the greedy slate less that of this one."""
+    tried: Slates | None = None
+    """In shadow: what would have been drawn. It was not served."""
+
+    @property
+    def loss(self) -> Doubles:
+        """Realised loss of each slot against its best."""
+        return self.best - self.value
+
+    def joint(self) -> Doubles:
+        """Probability of each whole slate, [B]."""
+        return np.asarray(self.propensity.prod(1))
+
+
+def slate_seeds(run_seed: int, tick: int, keys: Sequence[str], cause: str) -> U64:
+    """A seed for each slate's draws, uint64 [B], from what identifies it and nothing else.
+
+    >>> slate_seeds(1, 7, ["*", "ab"], "touched").tolist() == [
+    ...     int(slate_seeds(1, 7, [key], "touched")[0]) for key in ("*", "ab")
+    ... ]
+    True
+    """
+    named = (hashlib.blake2b(f"{tick}|{key}|{cause}".encode(), digest_size=8).digest() for key in keys)
+    return hash64(run_seed, np.frombuffer(b"".join(named), "<u8"))
+
+
+def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: bool = False) -> Slates:
+    """Fill B slates.
+
+    Args:
+        offer: their candidates.
+        rules: settings.
+        safe: bool or bool [B], slates that must be greedy, e.g. because the loss budget is spent.
+        shadow: serve the greedy slates, and say in `tried` what would have been drawn.
+    """
+    offer, n = _sound(offer), len(offer.utility)
+    cosines = None if offer.vectors is None else Cosines(offer.vectors, rules.n_slots)
+    greedy = _fill(offer, rules, cosines, np.zeros(n, np.bool_))
+    may_explore = policy_of(rules.policy).known != Known.DETERMINISTIC
+    explores = ~np.broadcast_to(np.asarray(safe, np.bool_), (n,)) & may_explore
+    if not explores.any():
+        return _with_loss(greedy, offer, greedy)
+    drawn = _with_loss(_fill(offer, rules, cosines, explores), offer, greedy)
+    return _with_loss(greedy, offer, greedy, tried=drawn) if shadow else drawn
+
+
+def _sound(offer: Offer) -> Offer:
+    """A candidate without a finite utility is not allowed; a utility below zero counts as zero."""
+    finite = np.isfinite(offer.utility)
+    utility = np.where(finite, np.maximum(offer.utility, 0.0), 0.0)
+    return replace(offer, utility=utility, allowed=offer.allowed & finite)
+
+
+def _with_loss(slates: Slates, offer: Offer, greedy: Slates, tried: Slates | None = None) -> Slates:
+    lost = _shown(greedy, offer.utility).sum(1) - _shown(slates, offer.utility).sum(1)
+    return replace(slates, slate_loss=lost, tried=tried)
+
+
+def _shown(slates: Slates, values: Doubles) -> Doubles:
+    taken = np.take_along_axis(values, np.maximum(slates.column, 0).astype(np.intp), 1)
+    return np.where(slates.column == MISSING, 0.0, taken)
+
+
+def _fill(offer: Offer, rules: DrawRules, cosines: Cosines | None, explores: Bools) -> Slates:
+    filling = _Filling(offer, rules, cosines, explores)
+    for k in range(rules.n_slots):
+        filling.step(k)
+    return filling.slates
+
+
+class _Filling:
+    """Slates on their way from the first slot to the last."""
+
+    def __init__(self, offer: Offer, rules: DrawRules, cosines: Cosines | None, explores: Bools) -> None:
+        self._offer, self._rules, self._explores = offer, rules, explores
+        self._policy = policy_of(rules.policy)
+        self._diversity = Diversity(
+            offer.utility, cosines, rules.diversity, strength=rules.strength, n_slots=rules.n_slots
+        )
+        self._row = np.arange(len(offer.utility))
+        self._free = offer.allowed.copy()
+        self._pinned = _pins(offer, rules.n_slots)
+        for k in range(rules.n_slots):
+            held = self._pinned[:, k] != MISSING
+            self._free[self._row[held], self._pinned[held, k]] = False
+        self._n_explored = np.zeros(len(self._row), np.int64)
+        wants_worlds = self._policy.n_worlds and explores.any()
+        self._noise = _noise(offer, rules.seed, self._policy.n_worlds) if wants_worlds else None
+        shape = (len(self._row), rules.n_slots)
+        self.slates = Slates(
+            column=np.full(shape, MISSING, np.int32),
+            propensity=np.ones(shape),
+            known=np.full(shape, Known.DETERMINISTIC, np.uint8),
+            explored=np.zeros(shape, np.bool_),
+            value=np.zeros(shape),
+            best=np.zeros(shape),
+            expected_loss=np.zeros(shape),
+        )
+
+    def step(self, k: int) -> None:
+        """Fill slot k of every slate."""
+        rules, out, row = self._rules, self.slates, self._row
+        value = self._diversity.value()
+        masked = np.where(self._free, value, -1.0)
+        pick = masked.argmax(1)
+        best = masked[row, pick]
+        filled = best >= 0
+        pin = self._pinned[:, k]
+        if (pin != MISSING).any():
+            pick = np.where(pin != MISSING, pin, pick)
+            best = np.where(pin != MISSING, value[row, pick], best)
+            filled |= pin != MISSING
+        open_ = self._explores & (pin == MISSING) & filled & (self._n_explored < rules.max_explored)
+        if k >= rules.first_explorable and open_.any():
+            pick = self._explore(k, value, best, np.flatnonzero(open_), pick)
+        out.column[:, k] = np.where(filled, pick, MISSING)
+        out.best[:, k] = np.where(filled, best, 0.0)
+        out.value[:, k] = np.where(filled, value[row, pick], 0.0)
+        out.explored[:, k] = out.value[:, k] < out.best[:, k]
+        self._n_explored += out.explored[:, k]
+        self._free[row, pick] = False
+        if k + 1 < rules.n_slots:
+            self._diversity.take(pick)
+
+    def _explore(self, k: int, value: Doubles, best: Doubles, rows: NDArray[np.intp], pick: Any) -> Any:
+        """Draw the slot of the open `rows`; returns the picks of all."""
+        value, free = value[rows], self._free[rows]
+        p = self._probabilities(value, free, rows)
+        reached = np.cumsum(p, 1)
+        # A draw is below one, so it is below the total: the first sum above it belongs to a positive probability.
+        at = hash01(self._rules.seed, self._offer.seeds[rows], k) * reached[:, -1]
+        drawn = (reached <= at[:, None]).sum(1)
+        out, each = self.slates, np.arange(len(rows))
+        out.propensity[rows, k] = p[each, drawn]
+        out.known[rows, k] = self._policy.known
+        out.expected_loss[rows, k] = np.einsum("bm,bm->b", p, np.where(free, best[rows, None] - value, 0.0))
+        pick = pick.copy()
+        pick[rows] = drawn
+        return pick
+
+    def _probabilities(self, value: Doubles, free: Bools, rows: NDArray[np.intp]) -> Doubles:
+        """Of the policy; with items on trial it has the rest of the budget, so that the bound holds for both."""
+        budget = np.full(len(rows), self._rules.budget)
+        worlds = None if self._noise is None else value[:, None, :] + self._noise[rows]
+        waiting = None if self._offer.trial is None else self._offer.trial[rows] & free
+        if waiting is None or not waiting.any():
+            return self._policy.probabilities(Slot(value, free, budget, worlds))
+        share = np.where(waiting.any(1), TRIAL_SHARE * budget, 0.0)
+        rest = (budget - share) / (1.0 - share)
+        p = self._policy.probabilities(Slot(value, free, rest, worlds))
+        each = waiting / np.maximum(waiting.sum(1, keepdims=True), 1)
+        return np.asarray((1.0 - share)[:, None] * p + share[:, None] * each)
+
+
+def _pins(offer: Offer, n_slots: int) -> I32:
+    """Pins that may be shown; the others are as if they were not."""
+    if offer.pinned is None:
+        return np.full((len(offer.utility), n_slots), MISSING, np.int32)
+    allowed = np.take_along_axis(offer.allowed, np.maximum(offer.pinned, 0).astype(np.intp), 1)
+    return np.where(allowed & (offer.pinned != MISSING), offer.pinned, MISSING).astype(np.int32)
+
+
+def _noise(offer: Offer, seed: int, n_worlds: int) -> Doubles:
+    """What n_worlds draws add to the values, float64 [B, R, M]: independent normals of the candidates' spread."""
+    if offer.spread is None:
+        raise ValueError("this policy wants the candidates' spread")
+    world, candidate = np.arange(n_worlds)[None, :, None], np.arange(offer.utility.shape[1])
+    at = (offer.seeds[:, None, None], world, candidate)
+    radius = np.sqrt(-2.0 * np.log1p(-hash01(seed, 1, *at)))
+    normal = radius * np.cos(2.0 * np.pi * hash01(seed, 2, *at))
+    return np.asarray(normal * np.maximum(offer.spread, NARROWEST)[:, None, :])
