@@ -91,7 +91,13 @@ def imported(dataset: str, folder: Path, n_lines: int) -> tuple[Path, Path]:
 def replayed(events: Path, items: Path, sets: Sets, chosen: Sequence[str] = ()) -> Outcome:
     """One replay from nothing; `chosen` are `section.key=value` texts that win over `sets`."""
     with tempfile.TemporaryDirectory() as folder, _closed_visits() as visits, _embed_cpu_s() as embed_cpu_s:
-        values = {"model.encoder": "minilm", "run.dir": f"{folder}/run", "privacy.key": "bench", **sets}
+        values = {
+            "model.encoder": "minilm",
+            "registry.enabled": "false",
+            "run.dir": f"{folder}/run",
+            "privacy.key": "bench",
+            **sets,
+        }
         settings = config.load(None, [*(f"{name}={value}" for name, value in values.items()), *chosen], {})
         summary = replay.run_replay(settings, events=events, items=items)
     return Outcome(summary, embed_cpu_s[0] if embed_cpu_s else 0.0, visits)
