@@ -191,9 +191,10 @@ def _answer(tick: Tick, word: str, arguments: Mapping[str, Any], *, refused: str
         "command_id": arguments.get("command_id"),
         **says,
     }
+    # A version that is named in the topic is one whose weights are stored; a refusal says in words what was asked for.
     if refused:
         body["reason"] = refused
-    if arguments.get("version"):
+    elif arguments.get("version"):
         body["version"] = arguments["version"]
     return Output(Topic.VERSIONS, f"command-{word}".encode(), msgspec.json.encode(body))
 

@@ -154,10 +154,10 @@ def test_since_and_until_take_events_by_their_time(shop, tmp_path):
     assert max(e["tick"]["cut_at_ms"] for e in ledger if e["kind"] == "tick") < begin + 86_400_000
 
 
-def test_the_cuts_of_the_newest_version_and_its_parent_stay(whole):
+def test_the_cuts_of_the_newest_version_its_parent_and_the_one_before_stay(whole):
     pinned = json.loads((whole[0] / "checkpoints" / "pinned.json").read_text())
     names = pinned if isinstance(pinned, list) else pinned["names"]
-    assert len(names) == 2 and all((whole[0] / "checkpoints" / name / "manifest.json").is_file() for name in names)
+    assert len(names) == 3 and all((whole[0] / "checkpoints" / name / "manifest.json").is_file() for name in names)
 
 
 def test_a_store_that_cannot_write_does_not_stop_the_run(monkeypatch, tmp_path, shop, whole, caplog):
