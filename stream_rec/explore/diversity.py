@@ -12,6 +12,7 @@ on the loss of value is a bound in shares of u.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ Doubles = NDArray[np.float64]
 Array = NDArray[Any]
 
 KINDS = ("dpp", "mmr", "none")
+AT_ONCE = 8
+"""Up to so many candidates a slot all cosines are computed at once."""
 DEPENDENT = 1e-9
 """A squared distance d**2 below this is none: the candidate lies in the span of the prefix."""
 
@@ -32,16 +35,30 @@ class Cosines:
 
     def __init__(self, vectors: Array, n_slots: int) -> None:
         """`vectors` float [B, M, D]; a vector of zeros is like nothing."""
-        length = np.sqrt(np.einsum("bmd,bmd->bm", vectors, vectors))
-        self._unit = vectors / np.where(length > 0, length, 1)[:, :, None].astype(vectors.dtype)
-        self._whole = self._unit @ self._unit.transpose(0, 2, 1) if vectors.shape[1] <= 4 * n_slots else None
+        self._vectors, self._whole = vectors, None
+        if vectors.shape[1] <= AT_ONCE * n_slots:
+            self._whole = vectors @ vectors.transpose(0, 2, 1)
+            square = np.diagonal(self._whole, axis1=1, axis2=2)
+        else:
+            square = np.einsum("bmd,bmd->bm", vectors, vectors)
+        self._inverse = 1.0 / np.sqrt(np.where(square > 0, square, 1.0).astype(np.float64))
         self._slate = np.arange(len(vectors))
 
     def rows(self, picks: NDArray[np.intp]) -> Doubles:
         """Cosine of each slate's pick to its candidates, float64 [B, M]."""
         if self._whole is not None:
-            return np.asarray(self._whole[self._slate, picks], np.float64)
-        return np.asarray((self._unit @ self._unit[self._slate, picks][:, :, None])[:, :, 0], np.float64)
+            row = self._whole[self._slate, picks]
+        else:
+            row = (self._vectors @ self._vectors[self._slate, picks][:, :, None])[:, :, 0]
+        return np.asarray(row * (self._inverse * self._inverse[self._slate, picks][:, None]))
+
+    def of(self, slates: NDArray[np.intp]) -> Cosines:
+        """Those of some of the slates."""
+        out = copy.copy(self)
+        out._vectors, out._inverse = self._vectors[slates], self._inverse[slates]
+        out._whole = None if self._whole is None else self._whole[slates]
+        out._slate = np.arange(len(slates))
+        return out
 
 
 class Diversity:

@@ -24,6 +24,7 @@ from stream_rec.stream.sampling import hash01, hash64
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 I32 = NDArray[np.int32]
+Rows = NDArray[np.intp]
 U64 = NDArray[np.uint64]
 
 TRIAL_SHARE = 0.5
@@ -139,13 +140,23 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     """
     offer, n = _sound(offer), len(offer.utility)
     cosines = None if offer.vectors is None else Cosines(offer.vectors, rules.n_slots)
-    greedy = _fill(offer, rules, cosines, np.zeros(n, np.bool_))
     may_explore = policy_of(rules.policy).known != Known.DETERMINISTIC
     explores = ~np.broadcast_to(np.asarray(safe, np.bool_), (n,)) & may_explore
-    if not explores.any():
-        return _with_loss(greedy, offer, greedy)
-    drawn = _with_loss(_fill(offer, rules, cosines, explores), offer, greedy)
-    return _with_loss(greedy, offer, greedy, tried=drawn) if shadow else drawn
+    filling = _Filling(offer, rules, cosines, explores)
+    filling.fill()
+    lost = np.zeros(n)
+    # Where every pick was the greedy one, the greedy slate is the same and need not be made.
+    strayed = np.flatnonzero(filling.strayed)
+    if len(strayed):
+        beside = _Filling(_of(offer, strayed), rules, cosines and cosines.of(strayed), np.zeros(len(strayed), np.bool_))
+        beside.fill()
+        lost[strayed] = beside.utility() - filling.utility()[strayed]
+    drawn = replace(filling.slates, slate_loss=lost)
+    if not shadow:
+        return drawn
+    greedy = _Filling(offer, rules, cosines, np.zeros(n, np.bool_))
+    greedy.fill()
+    return replace(greedy.slates, slate_loss=np.zeros(n), tried=drawn)
 
 
 def _sound(offer: Offer) -> Offer:
@@ -155,21 +166,10 @@ def _sound(offer: Offer) -> Offer:
     return replace(offer, utility=utility, allowed=offer.allowed & finite)
 
 
-def _with_loss(slates: Slates, offer: Offer, greedy: Slates, tried: Slates | None = None) -> Slates:
-    lost = _shown(greedy, offer.utility).sum(1) - _shown(slates, offer.utility).sum(1)
-    return replace(slates, slate_loss=lost, tried=tried)
-
-
-def _shown(slates: Slates, values: Doubles) -> Doubles:
-    taken = np.take_along_axis(values, np.maximum(slates.column, 0).astype(np.intp), 1)
-    return np.where(slates.column == MISSING, 0.0, taken)
-
-
-def _fill(offer: Offer, rules: DrawRules, cosines: Cosines | None, explores: Bools) -> Slates:
-    filling = _Filling(offer, rules, cosines, explores)
-    for k in range(rules.n_slots):
-        filling.step(k)
-    return filling.slates
+def _of(offer: Offer, slates: Rows) -> Offer:
+    """Some of the slates; without what the greedy ones do not need."""
+    pinned = None if offer.pinned is None else offer.pinned[slates]
+    return Offer(offer.utility[slates], offer.allowed[slates], offer.seeds[slates], pinned=pinned)
 
 
 class _Filling:
@@ -181,68 +181,87 @@ class _Filling:
         self._diversity = Diversity(
             offer.utility, cosines, rules.diversity, strength=rules.strength, n_slots=rules.n_slots
         )
-        self._row = np.arange(len(offer.utility))
-        self._free = offer.allowed.copy()
-        self._pinned = _pins(offer, rules.n_slots)
-        for k in range(rules.n_slots):
+        n, n_slots = len(offer.utility), rules.n_slots
+        self._row, self._free, self._pinned = np.arange(n), offer.allowed.copy(), _pins(offer, n_slots)
+        self._has_pin = (self._pinned != MISSING).any(0).tolist()
+        for k in np.flatnonzero(self._has_pin):
             held = self._pinned[:, k] != MISSING
             self._free[self._row[held], self._pinned[held, k]] = False
-        self._n_explored = np.zeros(len(self._row), np.int64)
-        wants_worlds = self._policy.n_worlds and explores.any()
-        self._noise = _noise(offer, rules.seed, self._policy.n_worlds) if wants_worlds else None
-        shape = (len(self._row), rules.n_slots)
+        self._n_explored = np.zeros(n, np.int64)
+        self._draws = self._noise = None
+        if explores.any():
+            self._draws = hash01(rules.seed, offer.seeds[:, None], np.arange(n_slots))
+            self._noise = _noise(offer, rules.seed, self._policy.n_worlds) if self._policy.n_worlds else None
+        self.strayed = np.zeros(n, np.bool_)
+        """A candidate other than the greedy one was drawn."""
         self.slates = Slates(
-            column=np.full(shape, MISSING, np.int32),
-            propensity=np.ones(shape),
-            known=np.full(shape, Known.DETERMINISTIC, np.uint8),
-            explored=np.zeros(shape, np.bool_),
-            value=np.zeros(shape),
-            best=np.zeros(shape),
-            expected_loss=np.zeros(shape),
+            column=np.full((n, n_slots), MISSING, np.int32),
+            propensity=np.ones((n, n_slots)),
+            known=np.full((n, n_slots), Known.DETERMINISTIC, np.uint8),
+            explored=np.zeros((n, n_slots), np.bool_),
+            value=np.zeros((n, n_slots)),
+            best=np.zeros((n, n_slots)),
+            expected_loss=np.zeros((n, n_slots)),
         )
 
-    def step(self, k: int) -> None:
-        """Fill slot k of every slate."""
+    def fill(self) -> None:
+        """All slots."""
+        for k in range(self._rules.n_slots):
+            self._step(k)
+
+    def utility(self) -> Doubles:
+        """Of each slate as far as it is filled, [B]."""
+        column = self.slates.column
+        taken = self._offer.utility[self._row[:, None], column]
+        return np.asarray(np.where(column == MISSING, 0.0, taken).sum(1))
+
+    def _step(self, k: int) -> None:
         rules, out, row = self._rules, self.slates, self._row
         value = self._diversity.value()
-        masked = np.where(self._free, value, -1.0)
-        pick = masked.argmax(1)
-        best = masked[row, pick]
-        filled = best >= 0
-        pin = self._pinned[:, k]
-        if (pin != MISSING).any():
-            pick = np.where(pin != MISSING, pin, pick)
-            best = np.where(pin != MISSING, value[row, pick], best)
-            filled |= pin != MISSING
-        open_ = self._explores & (pin == MISSING) & filled & (self._n_explored < rules.max_explored)
-        if k >= rules.first_explorable and open_.any():
-            pick = self._explore(k, value, best, np.flatnonzero(open_), pick)
+        first = np.where(self._free, value, -1.0).argmax(1)
+        filled = self._free[row, first]
+        open_ = filled
+        if self._has_pin[k]:
+            pin = self._pinned[:, k]
+            first = np.where(pin != MISSING, pin, first)
+            filled, open_ = filled | (pin != MISSING), filled & (pin == MISSING)
+        best = np.where(filled, value[row, first], 0.0)
+        pick = first
+        if k >= rules.first_explorable and self._draws is not None:
+            open_ = open_ & self._explores & (self._n_explored < rules.max_explored)
+            pick = self._explore(k, value, best, open_, first) if open_.any() else first
+            out.value[:, k] = np.where(filled, value[row, pick], 0.0)
+            out.explored[:, k] = out.value[:, k] < best
+            self._n_explored += out.explored[:, k]
+            self.strayed |= pick != first
+        else:
+            out.value[:, k] = best
         out.column[:, k] = np.where(filled, pick, MISSING)
-        out.best[:, k] = np.where(filled, best, 0.0)
-        out.value[:, k] = np.where(filled, value[row, pick], 0.0)
-        out.explored[:, k] = out.value[:, k] < out.best[:, k]
-        self._n_explored += out.explored[:, k]
+        out.best[:, k] = best
         self._free[row, pick] = False
         if k + 1 < rules.n_slots:
             self._diversity.take(pick)
 
-    def _explore(self, k: int, value: Doubles, best: Doubles, rows: NDArray[np.intp], pick: Any) -> Any:
-        """Draw the slot of the open `rows`; returns the picks of all."""
-        value, free = value[rows], self._free[rows]
+    def _explore(self, k: int, value: Doubles, best: Doubles, open_: Bools, first: Rows) -> Rows:
+        """Draw the slot where it is open; returns the picks of all."""
+        assert self._draws is not None
+        rows = self._row if open_.all() else np.flatnonzero(open_)
+        free, draws = self._free, self._draws[:, k]
+        if len(rows) < len(self._row):
+            value, free, best, draws = value[rows], free[rows], best[rows], draws[rows]
         p = self._probabilities(value, free, rows)
-        reached = np.cumsum(p, 1)
+        reached = p.cumsum(1)
         # A draw is below one, so it is below the total: the first sum above it belongs to a positive probability.
-        at = hash01(self._rules.seed, self._offer.seeds[rows], k) * reached[:, -1]
-        drawn = (reached <= at[:, None]).sum(1)
-        out, each = self.slates, np.arange(len(rows))
-        out.propensity[rows, k] = p[each, drawn]
+        drawn = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
+        out = self.slates
+        out.propensity[rows, k] = p[self._row[: len(rows)], drawn]
         out.known[rows, k] = self._policy.known
-        out.expected_loss[rows, k] = np.einsum("bm,bm->b", p, np.where(free, best[rows, None] - value, 0.0))
-        pick = pick.copy()
+        out.expected_loss[rows, k] = np.einsum("bm,bm->b", p, np.where(free, best[:, None] - value, 0.0))
+        pick = first.copy()
         pick[rows] = drawn
         return pick
 
-    def _probabilities(self, value: Doubles, free: Bools, rows: NDArray[np.intp]) -> Doubles:
+    def _probabilities(self, value: Doubles, free: Bools, rows: Rows) -> Doubles:
         """Of the policy; with items on trial it has the rest of the budget, so that the bound holds for both."""
         budget = np.full(len(rows), self._rules.budget)
         worlds = None if self._noise is None else value[:, None, :] + self._noise[rows]
