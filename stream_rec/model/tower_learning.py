@@ -27,6 +27,8 @@ SCALARS = ("query", "place", "here", "log_tau")
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 ADAGRAD_START = 1e-3
+BIAS_START = 1.0
+"""So large that the first targets do not throw an item's bias: it cost more at the next visit than it ever won."""
 
 
 class Rates(NamedTuple):
@@ -86,12 +88,12 @@ class Moments(Component):
             setattr(self, f"mean_{name}", np.zeros_like(getattr(weights, name)))
             setattr(self, f"square_{name}", np.zeros_like(getattr(weights, name)))
         self.residual = np.full(len(weights.bias), ADAGRAD_START, np.float32)
-        self.bias = np.full(len(weights.bias), ADAGRAD_START, np.float32)
+        self.bias = np.full(len(weights.bias), BIAS_START, np.float32)
 
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
         held = rows[rows < len(self.bias)]
-        self.residual[held] = self.bias[held] = ADAGRAD_START
+        self.residual[held], self.bias[held] = ADAGRAD_START, BIAS_START
 
     def step(self, weights: TowerWeights, gradients: dict[str, Floats], n_examples: int) -> None:
         """One step; gradients are of the mean loss of `n_examples`."""
@@ -122,7 +124,7 @@ class Moments(Component):
         n, r = len(weights.bias), self.rates
         if len(self.bias) < n:
             self.residual = grown(self.residual, n, ADAGRAD_START)
-            self.bias = grown(self.bias, n, ADAGRAD_START)
+            self.bias = grown(self.bias, n, BIAS_START)
         scale = np.float32(n_examples)
         g = gradients["residual"] * scale
         self.residual[:n] += np.einsum("nd,nd->n", g, g) / np.float32(weights.dim)
