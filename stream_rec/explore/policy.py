@@ -47,7 +47,7 @@ class Slot:
     """One slot of each of B slates."""
 
     value: Doubles
-    """float64 [B, M], at least zero where free; anything elsewhere."""
+    """float64 [B, M], finite, at least zero where free."""
     free: Bools
     """bool [B, M]: the candidates that may be drawn."""
     budget: Doubles
@@ -91,10 +91,9 @@ def igw(slot: Slot) -> Doubles:
     [[0.5, 0.5]]
     """
     gap, share = _gaps(slot)
-    n = slot.free.sum(1, keepdims=True)
+    n = np.maximum(slot.free.sum(1, keepdims=True), 1)
     # gamma * gap, with the best value divided out: it may be zero or tiny.
-    steep = np.maximum(n - 1, 0) / slot.budget[:, None]
-    out = np.where(slot.free & (gap > 0), 1.0 / (np.maximum(n, 1) + steep * share), 0.0)
+    out = slot.free / (n + (n - 1) / slot.budget[:, None] * share)
     return _rest_to_the_best(out, slot.free & (gap == 0))
 
 
@@ -117,7 +116,7 @@ def epsilon(slot: Slot) -> Doubles:
     [[0.85, 0.05, 0.05, 0.05]]
     """
     gap, _ = _gaps(slot)
-    out = np.where(slot.free & (gap > 0), slot.budget[:, None] * uniform(slot), 0.0)
+    out = slot.budget[:, None] * uniform(slot)
     return _rest_to_the_best(out, slot.free & (gap == 0))
 
 
@@ -188,12 +187,14 @@ def policy_of(name: str) -> Policy:
 
 def _gaps(slot: Slot) -> tuple[Doubles, Doubles]:
     """Gap to the best value, and gap as a share of it, float64 [B, M]; zero where not free."""
-    m = np.where(slot.free, slot.value, 0.0).max(1, keepdims=True, initial=0.0)
-    gap = np.where(slot.free, m - slot.value, 0.0)
+    held = slot.value * slot.free
+    m = held.max(1, keepdims=True, initial=0.0)
+    gap = (m - held) * slot.free
     return gap, gap / np.where(m > 0, m, 1.0)
 
 
 def _rest_to_the_best(out: Doubles, tied: Bools) -> Doubles:
-    n_tied = tied.sum(1, keepdims=True)
-    rest = (1.0 - out.sum(1, keepdims=True)) / np.maximum(n_tied, 1)
-    return np.where(tied, rest, out)
+    """What the others leave, shared by those that tie for the best."""
+    out = out * ~tied
+    rest = (1.0 - out.sum(1, keepdims=True)) / np.maximum(tied.sum(1, keepdims=True), 1)
+    return np.asarray(out + tied * rest)

@@ -29,6 +29,9 @@ U64 = NDArray[np.uint64]
 
 TRIAL_SHARE = 0.5
 """Share of the budget that is for items on trial, in slots that have some."""
+BARRED = -2.0
+ALONGSIDE = 8
+"""Up to so many slates the greedy ones are filled in the same steps; of more, only those that differ."""
 NARROWEST = 1e-12
 """Smallest spread in drawn worlds, so that equals win equally often."""
 
@@ -142,6 +145,8 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     cosines = None if offer.vectors is None else Cosines(offer.vectors, rules.n_slots)
     may_explore = policy_of(rules.policy).known != Known.DETERMINISTIC
     explores = ~np.broadcast_to(np.asarray(safe, np.bool_), (n,)) & may_explore
+    if 0 < n <= ALONGSIDE and explores.any() and not shadow:
+        return _alongside(offer, rules, cosines, explores)
     filling = _Filling(offer, rules, cosines, explores)
     filling.fill()
     lost = np.zeros(n)
@@ -150,13 +155,24 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     if len(strayed):
         beside = _Filling(_of(offer, strayed), rules, cosines and cosines.of(strayed), np.zeros(len(strayed), np.bool_))
         beside.fill()
-        lost[strayed] = beside.utility() - filling.utility()[strayed]
+        lost[strayed] = beside.worth() - filling.worth()[strayed]
     drawn = replace(filling.slates, slate_loss=lost)
     if not shadow:
         return drawn
     greedy = _Filling(offer, rules, cosines, np.zeros(n, np.bool_))
     greedy.fill()
     return replace(greedy.slates, slate_loss=np.zeros(n), tried=drawn)
+
+
+def _alongside(offer: Offer, rules: DrawRules, cosines: Cosines | None, explores: Bools) -> Slates:
+    """The drawn slates and the greedy ones as one batch: of few slates the steps cost more than what they do."""
+    n = len(explores)
+    twice = np.tile(np.arange(n), 2)
+    both = _Filling(_of(offer, twice), rules, cosines and cosines.of(twice), np.append(explores, np.zeros(n, np.bool_)))
+    both.fill()
+    worth = both.worth()
+    told = {name: getattr(both.slates, name)[:n] for name in Slates.__slots__ if name not in ("slate_loss", "tried")}
+    return Slates(**told, slate_loss=worth[n:] - worth[:n])
 
 
 def _sound(offer: Offer) -> Offer:
@@ -167,9 +183,19 @@ def _sound(offer: Offer) -> Offer:
 
 
 def _of(offer: Offer, slates: Rows) -> Offer:
-    """Some of the slates; without what the greedy ones do not need."""
-    pinned = None if offer.pinned is None else offer.pinned[slates]
-    return Offer(offer.utility[slates], offer.allowed[slates], offer.seeds[slates], pinned=pinned)
+    """Some of the slates, or some twice; their vectors are with the cosines."""
+
+    def some(column: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if column is None else column[slates]
+
+    return Offer(
+        offer.utility[slates],
+        offer.allowed[slates],
+        offer.seeds[slates],
+        spread=some(offer.spread),
+        trial=some(offer.trial),
+        pinned=some(offer.pinned),
+    )
 
 
 class _Filling:
@@ -182,11 +208,15 @@ class _Filling:
             offer.utility, cosines, rules.diversity, strength=rules.strength, n_slots=rules.n_slots
         )
         n, n_slots = len(offer.utility), rules.n_slots
-        self._row, self._free, self._pinned = np.arange(n), offer.allowed.copy(), _pins(offer, n_slots)
+        self._row, self._pinned = np.arange(n), _pins(offer, n_slots)
+        self._start = self._row * offer.utility.shape[1]
+        # Added to the values: what may not be drawn is below every value that may. Flat, for it is indexed much.
+        self._barred = np.where(offer.allowed, 0.0, BARRED)
+        self._barred_flat = self._barred.reshape(-1)
         self._has_pin = (self._pinned != MISSING).any(0).tolist()
         for k in np.flatnonzero(self._has_pin):
             held = self._pinned[:, k] != MISSING
-            self._free[self._row[held], self._pinned[held, k]] = False
+            self._barred[self._row[held], self._pinned[held, k]] = BARRED
         self._n_explored = np.zeros(n, np.int64)
         self._draws = self._noise = None
         if explores.any():
@@ -209,36 +239,39 @@ class _Filling:
         for k in range(self._rules.n_slots):
             self._step(k)
 
-    def utility(self) -> Doubles:
-        """Of each slate as far as it is filled, [B]."""
+    def worth(self) -> Doubles:
+        """Utility of each slate as far as it is filled, [B]."""
         column = self.slates.column
         taken = self._offer.utility[self._row[:, None], column]
         return np.asarray(np.where(column == MISSING, 0.0, taken).sum(1))
 
     def _step(self, k: int) -> None:
-        rules, out, row = self._rules, self.slates, self._row
+        rules, out = self._rules, self.slates
         value = self._diversity.value()
-        first = np.where(self._free, value, -1.0).argmax(1)
-        filled = self._free[row, first]
-        open_ = filled
+        masked = value + self._barred
+        first = masked.argmax(1)
+        best = masked.take(self._start + first)
+        filled = open_ = best >= 0
         if self._has_pin[k]:
             pin = self._pinned[:, k]
             first = np.where(pin != MISSING, pin, first)
             filled, open_ = filled | (pin != MISSING), filled & (pin == MISSING)
-        best = np.where(filled, value[row, first], 0.0)
+            best = np.where(pin != MISSING, value.take(self._start + first), best)
+        best = np.maximum(best, 0.0)
         pick = first
         if k >= rules.first_explorable and self._draws is not None:
             open_ = open_ & self._explores & (self._n_explored < rules.max_explored)
             pick = self._explore(k, value, best, open_, first) if open_.any() else first
-            out.value[:, k] = np.where(filled, value[row, pick], 0.0)
-            out.explored[:, k] = out.value[:, k] < best
-            self._n_explored += out.explored[:, k]
+            shown = np.where(filled, value.take(self._start + pick), 0.0)
+            explored = shown < best
+            out.value[:, k], out.explored[:, k] = shown, explored
+            self._n_explored += explored
             self.strayed |= pick != first
         else:
             out.value[:, k] = best
         out.column[:, k] = np.where(filled, pick, MISSING)
         out.best[:, k] = best
-        self._free[row, pick] = False
+        self._barred_flat[self._start + pick] = BARRED
         if k + 1 < rules.n_slots:
             self._diversity.take(pick)
 
@@ -246,7 +279,7 @@ class _Filling:
         """Draw the slot where it is open; returns the picks of all."""
         assert self._draws is not None
         rows = self._row if open_.all() else np.flatnonzero(open_)
-        free, draws = self._free, self._draws[:, k]
+        free, draws = self._barred == 0, self._draws[:, k]
         if len(rows) < len(self._row):
             value, free, best, draws = value[rows], free[rows], best[rows], draws[rows]
         p = self._probabilities(value, free, rows)
@@ -254,9 +287,10 @@ class _Filling:
         # A draw is below one, so it is below the total: the first sum above it belongs to a positive probability.
         drawn = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
         out = self.slates
-        out.propensity[rows, k] = p[self._row[: len(rows)], drawn]
+        out.propensity[rows, k] = p.take(self._start[: len(rows)] + drawn)
         out.known[rows, k] = self._policy.known
-        out.expected_loss[rows, k] = np.einsum("bm,bm->b", p, np.where(free, best[:, None] - value, 0.0))
+        # Probabilities are zero where nothing may be drawn, and sum to one.
+        out.expected_loss[rows, k] = np.maximum(best - (p * value).sum(1), 0.0)
         pick = first.copy()
         pick[rows] = drawn
         return pick
