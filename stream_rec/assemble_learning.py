@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_rec import config
+from stream_rec.learn.delayed import Delayed
 from stream_rec.learn.guard import GuardRules
+from stream_rec.learn.impressions import HeadPlan
 from stream_rec.learn.learner import Learner, LearnSettings
 from stream_rec.learn.promotion import Rules
 
@@ -41,8 +43,22 @@ def learner_of(settings: config.Settings) -> Learner:
             adapter_visits=settings.model.adapter_visits,
             gate=gate_of(settings),
             guard=GuardRules(n_visits=s.gate.guard_visits, margin=s.gate.margin, alpha=s.gate.alpha),
+            heads=heads_of(settings),
         ),
         tower_of(settings),
+    )
+
+
+def heads_of(settings: config.Settings) -> HeadPlan:
+    """How the heads learn, and what an impression is worth."""
+    return HeadPlan(
+        delayed=Delayed(settings.learn.delayed),
+        kept=settings.learn.negatives_kept,
+        max_steps=settings.learn.head_steps_per_tick,
+        utility=(settings.utility.click, settings.utility.purchase),
+        capacity=settings.attribution.max_exposures,
+        n_slots=settings.slate.n_slots,
+        seed=settings.run.seed,
     )
 
 

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     model: sections_learning.Model = Field(default_factory=sections_learning.Model)
     gate: sections_learning.Gate = Field(default_factory=sections_learning.Gate)
     explore: sections_learning.Explore = Field(default_factory=sections_learning.Explore)
+    utility: sections_learning.Worth = Field(default_factory=sections_learning.Worth)
     slate: sections.Slate = Field(default_factory=sections.Slate)
     replay: sections.Replay = Field(default_factory=sections.Replay)
     checkpoint: sections.Checkpoint = Field(default_factory=sections.Checkpoint)

@@ -276,6 +276,7 @@ class Pipeline:
             visits=visits,
             retractions=retractions,
             replayed=self._replayed(tick, lines.serial),
+            shown=taken.shown,
             lagging=tick.lagging,
         )
 
@@ -325,6 +326,7 @@ class Pipeline:
             **report.counts,
             **self.facts.joiner.take_interval(),
             "metrics": self.learner.metrics_interval(),
+            "heads": self.learner.impressions.metrics.take_interval(),
             "reach": self.learner.reach.table(self.facts.items.n),
             "gate": self._releases.take_judged(),
             "brake": list(self.learner.oversight.brake.state().reasons),

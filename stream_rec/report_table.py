@@ -41,6 +41,8 @@ def print_tables(run: Run, console: Console) -> None:
         if any(_n(metrics, "whole", task, m) > 0 for m in LEARNED):
             console.print(_slices_table(run, task, title=f"Recall@20 at {name} by slice, last tenth"))
             break
+    if heads := run.summary.get("heads", {}).get("metrics", {}).get("whole"):
+        console.print(_heads_table(heads))
     console.print(EXPLAINED, style="dim", highlight=False)
     for line in _sentences(run.summary):
         console.print(line, highlight=False)
@@ -98,6 +100,29 @@ def _slices_table(run: Run, task: str, *, title: str) -> Table:
             _ratio(ranker, best),
         )
     return table
+
+
+def _heads_table(heads: Metrics) -> Table:
+    """A row a head: what was predicted for shown slots before anything was learned of them."""
+    table = _table(
+        "Probabilities of shown slots, whole run", "event", "slots", "rate", "ECE", "ECE, learner", "AUC", "log loss",
+        "of the plain rate's",
+    )  # fmt: skip
+    for head, models in heads.items():
+        served, learner, rate = (models.get(name, {}) for name in ("champion", "learner", "rate"))
+        table.add_row(
+            head,
+            f"{served.get('n', 0):,}",
+            *(_small(cells.get(name)) for cells, name in ((served, "rate"), (served, "ece"), (learner, "ece"))),
+            _share(served.get("auc")),
+            _small(served.get("log_loss")),
+            _ratio(served.get("log_loss"), rate.get("log_loss")),
+        )
+    return table
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:

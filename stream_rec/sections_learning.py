@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stream_rec.sections import MAX_ROWS, Section, operational, semantic, split, unique
 
@@ -56,7 +56,31 @@ class Learn(Section):
     exact_items: int = semantic(
         5_000, "Items to which co-occurrence is exact; needs up to 4 bytes x items squared.", ge=1, le=20_000
     )
+    delayed: Literal["naive", "fake_negative_weighted", "real_negative"] = semantic(
+        "fake_negative_weighted",
+        "What corrects labels that come after an impression has been trained without them; `naive` does nothing.",
+    )
+    negatives_kept: float = semantic(
+        0.5, "Share of the unclicked slots that train the click and purchase heads. Less: quicker, noisier.", gt=0, le=1
+    )
+    head_steps_per_tick: int = semantic(
+        16, "Steps of 256 shown slots a tick of each head; beyond them more unclicked slots are thinned.", ge=1,
+        le=10_000,
+    )  # fmt: skip
     neighbours: int = semantic(200, "Neighbours an item keeps above `exact_items`.", ge=1, le=10_000)
+
+
+class Worth(Section):
+    """What comes of an impression is worth: u = click x P(click) + purchase x P(purchase), in [0, 1]."""
+
+    click: float = semantic(0.2, "What a click is worth in a slot's utility.", ge=0, le=1)
+    purchase: float = semantic(0.8, "What a purchase is worth; with `click` at most 1.", ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        if self.click + self.purchase > 1.0:
+            raise ValueError("click and purchase are together at most 1")
+        return self
 
 
 class Gate(Section):

@@ -195,7 +195,10 @@ class SlateStage:
         keys = [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
         decisions = [self._decision(tick, key, cause) for key in keys]
         born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
-        self._joiner.publish_many(rows, born, decisions, at_ms=frame["event_at"], items=ranked.items)
+        self._joiner.publish_many(
+            rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, scored=ranked.scored
+        )
+        utility = self._learner.impressions.worth(ranked.scored).round(6).tolist()
         items, reasons = ranked.items.tolist(), ranked.reasons.tolist()
         scores = ranked.scores.astype(np.float64).round(6).tolist()
         for b, key in enumerate(keys):
@@ -204,7 +207,7 @@ class SlateStage:
                     "item_id": ids[item],
                     "position": k,
                     "score": scores[b][k],
-                    "utility": None,
+                    "utility": utility[b][k],
                     "deterministic": True,
                     "explored": False,
                     "reasons": WORDS[reasons[b][k]],

@@ -114,6 +114,15 @@ def test_a_slate_names_its_tick_its_version_and_until_when_it_holds(shop):
     assert slate["valid_until"] - slate["event_at"] == 7 * 24 * 60 * MINUTE_MS
 
 
+def test_each_slot_says_what_an_impression_of_it_is_worth_and_less_of_a_lower_one(shop):
+    slots = shop.tick(shop.view("u1", "a"))[0]["slots"]
+    utilities = [slot["utility"] for slot in slots]
+    assert len(utilities) == 3
+    assert all(0 < utility < 1 for utility in utilities)
+    assert utilities == sorted(utilities, reverse=True)
+    assert shop.pipeline.facts.joiner.decisions.scored[0, :3].min() > -100
+
+
 def test_decision_ids_depend_on_seed_tick_key_and_cause_alone(tmp_path):
     def first(*sets):
         world = Shop(tmp_path, *sets)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_rec.model.features import History
+from stream_rec.stream.joins import Matured
 
 if TYPE_CHECKING:
     from stream_rec.learn.training import Wanted
@@ -109,6 +110,8 @@ class TickBatch:
     retractions: Retractions
     replayed: Sequence[Wanted] = ()
     """Earlier examples to be learned from once more."""
+    shown: Matured | None = None
+    """Impressions whose waits have closed; None: there are none."""
     lagging: bool = False
     """Thins the training to a quarter."""
 

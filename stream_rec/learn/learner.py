@@ -21,6 +21,7 @@ from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
 from stream_rec.learn.guard import GuardRules
+from stream_rec.learn.impressions import HeadPlan, Impressions
 from stream_rec.learn.oversight import LOSS, REWARD, Oversight
 from stream_rec.learn.pending import PendingVisits
 from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Prequential, Reach
@@ -77,6 +78,7 @@ class LearnSettings:
     gate: Rules = field(default_factory=Rules)
     """Its rivals are set by what is learned."""
     guard: GuardRules = field(default_factory=GuardRules)
+    heads: HeadPlan = field(default_factory=HeadPlan)
 
 
 @dataclass(slots=True)
@@ -119,6 +121,7 @@ class Learner:
         self.versions = Versions(s.cut_examples, s.rate, rules=s.gate, guard_rules=s.guard, tower=tower)
         self.trial = AdapterTrial(s.seed, s.adapter_visits)
         self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
+        self.impressions = Impressions(self.versions.heads, s.heads)
         self.oversight, self.skipped = Oversight(), Skipped()
         self._tick: _Tick | None = None
 
@@ -138,6 +141,7 @@ class Learner:
             **self.versions.components(),
             **self.oversight.components(),
             "skipped": self.skipped,
+            **self.impressions.components(),
             "adapter_trial": self.trial.sums,
             "candidate_recall": self._probe.recall,
             **(self.tower.components() if self.tower else {}),
@@ -186,6 +190,7 @@ class Learner:
         batches = self._probe.read(visits, histories, catalogue)
         batches += self._probe.read(following, histories, catalogue, scored=(p, groups))
         again = self._probe.again(batch.replayed, batches, histories, catalogue)
+        self.impressions.test(batch.shown, 1 / share)
         self._tick = _Tick(takes, batches, again)
 
     def absorb(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> None:
@@ -247,6 +252,7 @@ class Learner:
         """
         assert self._tick is not None, "train comes after test"
         batches, replayed, self._tick = self._tick.batches[:max_steps], self._tick.replayed, None
+        self.impressions.train(braking=self.oversight.braking)
         if self.oversight.braking:
             return 0
         losses = training.train(self.versions, batches, self.tower, self.decayed.mass[:, 1], replayed=replayed)
@@ -265,7 +271,9 @@ class Learner:
 
     def cut(self) -> Cut:
         """Freeze and judge a challenger; store its tensors when the verdict is `promote`."""
-        return self.versions.cut()
+        cut = self.versions.cut(self.impressions.metrics.of_challenger())
+        self.impressions.metrics.restart()
+        return cut
 
     def promote(self, version: str) -> bool:
         """Let the waiting challenger serve, once its weights are durable; False when it is not the one waiting."""
@@ -321,14 +329,11 @@ class Learner:
             k: slots.
         """
         weights, parts = self.versions.champion.value, []
-        for low in range(0, len(pointer), BLOCK):
+        for low in range(0, max(len(pointer), 1), BLOCK):
             some = slice(low, low + BLOCK)
             now = np.full(len(pointer[some]), now_ms, np.int64)
             rows = self.scorer.profiles(histories, pointer[some], open_visit[some], now_ms=now, catalogue=catalogue)
             parts.append(self.scorer.rank(rows, weights, catalogue, k=k))
-        if not parts:
-            empty = np.zeros((0, k))
-            return Ranked(empty.astype(np.int32), empty.astype(np.float32), empty.astype(np.int8))
         return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def star(self, histories: HistoryReader, *, now_ms: int, catalogue: Catalogue, k: int = K) -> Ranked:
@@ -345,6 +350,7 @@ class Learner:
         progress = self.versions.progress
         return {
             "metrics": self.prequential.summary(),
+            "heads": {"metrics": self.impressions.metrics.summary(), "counts": dict(self.impressions.counts.n)},
             "reach": self.reach.table(n_items),
             "candidates": self._probe.recall.table(),
             "n_versions": progress.n_promotions + 1,

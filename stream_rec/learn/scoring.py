@@ -14,18 +14,22 @@ from stream_rec.learn.batch import HistoryReader
 from stream_rec.learn.candidates import union
 from stream_rec.learn.prequential import MODELS, K
 from stream_rec.model import lists, ranker
-from stream_rec.model.features import TOGETHER, Inputs, Profiles, Statistics, inputs, profiles
+from stream_rec.model.features import OWN, SHARED, TOGETHER, Inputs, Profiles, Statistics, inputs, profiles
 from stream_rec.model.micro_batch import Rivals
+from stream_rec.stream.decisions import UNSAID
 
 Rows = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Small = npt.NDArray[np.int8]
+Halves = npt.NDArray[np.float16]
 Mask = npt.NDArray[np.bool_]
 
 BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR = 1, 2, 4, 8
 """Bits of a slot's reasons."""
 POPULAR_RANK = 100
+FAR = 1_000.0
+"""What the heads see is cut here: far beyond what any logit should be, and well within 16 bits."""
 ON_TRIAL = "on trial"
 """The learner with the text embeddings of the adapter that is being tried."""
 
@@ -39,6 +43,8 @@ class Ranked(NamedTuple):
     """[B, K], -inf where padded."""
     reasons: Small
     """[B, K] bits: bought before, bought together with it, goes with this visit, popular this week."""
+    scored: Halves
+    """What the heads see of each slot, as of `heads.SCORED`, [B, K, N_SCORED]; UNSAID where padded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,10 @@ class Scorer:
         task[rows.owner[rows.in_visit]] = ranker.CONTINUE
         logits = self.logits("champion", x, rows, weights, task=task, universe=universe)
         items, scores = lists.top(logits, k, universe, allowed)
-        return Ranked(items, scores, self._reasons(rows, x, universe, items))
+        column = np.where(items >= 0, np.minimum(np.searchsorted(universe, items), len(universe) - 1), 0)
+        total = _log_total(logits if allowed is None else logits[:, allowed])
+        scored = _scored(x, column, scores, scores - total[:, None])
+        return Ranked(items, scores, self._reasons(rows, x, universe, items), scored)
 
     def _reasons(self, rows: Profiles, x: Inputs, universe: Rows, items: Rows) -> Small:
         there = items >= 0
@@ -179,6 +188,34 @@ class Scorer:
             bar = max(1, int(np.sort(recent)[-min(POPULAR_RANK, len(recent))]))
             out |= np.where(recent[column] >= bar, POPULAR, 0).astype(np.int8)
         return np.where(there, out, 0).astype(np.int8)
+
+
+def _log_total(logits: Floats) -> Floats:
+    """Log of the sum of exponentials of each row, float32 [B]; of an empty row 0."""
+    if not logits.shape[1]:
+        return np.zeros(len(logits), np.float32)
+    top = logits.max(axis=1)
+    return np.asarray(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
+
+
+def _scored(x: Inputs, column: Ints, logit: Floats, log_share: Floats) -> Halves:
+    """What the heads see of the chosen items, [B, K, N_SCORED]; UNSAID where `logit` is -inf.
+
+    Args:
+        x: features over the universe.
+        column: place of each chosen item in it, [B, K].
+        logit: joint logit of each, [B, K].
+        log_share: the same less the log total of what could be shown, [B, K].
+    """
+    width = max(len(x.shared), 1)
+    held, wanted = x.owner * width + x.column, np.arange(len(column))[:, None] * width + column
+    at = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
+    own = np.zeros(column.shape, np.float32)
+    if len(held):
+        own = np.where(held[at] == wanted, x.values[at, OWN.index("own_visits")], 0.0)
+    popular = x.shared[column, SHARED.index("popular_7d")] if len(x.shared) else own
+    out = np.clip(np.stack([log_share, logit, popular, own], axis=2), -FAR, FAR)
+    return np.asarray(np.where(np.isfinite(logit)[:, :, None], out, UNSAID).astype(np.float16))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Hard checks of a challenger, before any comparison: finite, not collapsed, calibrated.
 
-What fails here is no matter of taste: the learner returns to the champion.
+What fails here is no matter of taste: such a challenger does not serve.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from stream_rec.learn.head_metrics import Calibration
 
 Doubles = npt.NDArray[np.float64]
 
@@ -27,6 +29,10 @@ class Limits:
     """Share of users for whom all items may score alike."""
     max_ece: float = 0.1
     """Expected calibration error of predicted probabilities."""
+    max_relative_ece: float = 0.5
+    """The same as a share of the rate that is predicted, beyond what chance alone explains."""
+    min_positives: int = 50
+    """Positives below which the calibration of a head is not judged."""
 
 
 def faults(
@@ -65,6 +71,25 @@ def faults(
         out += _score_faults(scores, limits)
     if ece is not None and not ece <= limits.max_ece:
         out.append(f"calibration: the expected error is {ece:.3g}, above {limits.max_ece:.3g}")
+    return out
+
+
+def miscalibrated(heads: Mapping[str, Calibration], limits: Limits | None = None) -> list[str]:
+    """Which heads are off, in words; empty when none is or too little was seen.
+
+    A head that predicts rare events has a small error however wrong it is, so its error is held against its rate too:
+    three times the error that chance alone would make is granted.
+
+    >>> off = Calibration(n=9_000, rate=0.02, log_loss=0.1, ece=0.018, chance=0.001, auc=0.7)
+    >>> miscalibrated({"click": off})
+    ['calibration of click: the expected error is 0.018, above 0.013 for a rate of 0.02']
+    """
+    limits, out = limits or Limits(), []
+    for name, found in heads.items():
+        bar = min(limits.max_ece, limits.max_relative_ece * found.rate + 3.0 * found.chance)
+        if found.n_positive >= limits.min_positives and not found.ece <= bar:
+            says = f"the expected error is {found.ece:.3g}, above {bar:.3g} for a rate of {found.rate:.3g}"
+            out.append(f"calibration of {name}: {says}")
     return out
 
 

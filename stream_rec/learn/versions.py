@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,8 +12,10 @@ from stream_rec.component import Component, digest
 from stream_rec.learn import evidence
 from stream_rec.learn.comparison import Comparison
 from stream_rec.learn.guard import Guard, GuardRules
+from stream_rec.learn.head_metrics import Calibration
 from stream_rec.learn.promotion import Rules, judge_light
-from stream_rec.learn.soundness import faults
+from stream_rec.learn.soundness import faults, miscalibrated
+from stream_rec.model.heads import HeadSets
 from stream_rec.model.ranker import Learner, Weights
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class Versions:
     ) -> None:
         self.cut_examples, self.tower = cut_examples, tower
         self.learner = Learner(rate)
+        self.heads = HeadSets()
         self.linear = Learner(rate) if tower is not None else None
         """`linear` learns without the tower, to be measured against."""
         self.challenger, self.champion, self.previous = Weights(), Weights(), Weights()
@@ -110,21 +114,27 @@ class Versions:
         won = self.tower is not None and self.tower.ready and not p.turned_down
         return (p.n_since_cut >= self.cut_examples or won) and not p.challenger
 
-    def cut(self) -> Cut:
+    def cut(self, calibration: Mapping[str, Calibration] | None = None) -> Cut:
         """Freeze a copy of the learner as the challenger and judge it.
 
         Held or rejected for its quality, it is dropped: the learner goes on, is compared further and is judged again
         at the next cut. If its weights are not finite or its embeddings have collapsed, the learner returns to the
-        champion and the comparison begins anew. There are no probabilities yet whose calibration could be judged.
+        champion and the comparison begins anew. Probabilities that are not calibrated are rejected, but what would
+        mend them is more learning: the learner goes on.
+
+        Args:
+            calibration: of the learner's heads since the last cut, by head.
         """
         p = self.progress
         self.challenger.value = self.learner.value.copy()
+        self.heads.cut()
         if self.tower is not None:
             self.tower.cut()
         tensors = self.tensors("challenger")
         sample = self.tower.sample() if self.tower is not None else None
         made, base = sample or (None, None)
-        record = judge_light(self.comparison, faults(tensors, embeddings=made, base=base), self.rules)
+        broken = faults(tensors, embeddings=made, base=base)
+        record = judge_light(self.comparison, [*broken, *miscalibrated(calibration or {})], self.rules)
         version = version_id(p.n_promotions + 1, tensors)
         p.n_since_cut, p.n_cuts = 0, p.n_cuts + 1
         p.turned_down = record["verdict"] != "promote"
@@ -133,7 +143,7 @@ class Versions:
             p.challenger = version
         elif self.tower is not None:
             self.tower.withdraw()
-        if not record["hard_check"]:
+        if broken:
             self._return()
         return Cut(version, tensors, {"version": version, "parent": p.champion, **record})
 
@@ -164,6 +174,7 @@ class Versions:
             return False
         self.previous.value = self.champion.value.copy()
         self.champion.value = self.challenger.value.copy()
+        self.heads.promote()
         if self.tower is not None:
             self.tower.keep_previous()
             self.tower.promote()
@@ -182,6 +193,7 @@ class Versions:
         if not p.previous:
             return False
         self.champion.value = self.previous.value.copy()
+        self.heads.restore_previous()
         if self.tower is not None:
             self.tower.restore_previous()
         p.champion, p.previous, p.challenger = p.previous, "", ""
@@ -214,6 +226,7 @@ class Versions:
         """The learner starts again from the champion, and so does what is known about it."""
         self.progress.held = ""
         self.learner.reset(self.champion.value)
+        self.heads.reset()
         if self.tower is not None:
             self.tower.reset()
         self.comparison.restart()
@@ -221,7 +234,8 @@ class Versions:
     def tensors(self, which: str) -> Tensors:
         """What the weight file of a parameter set holds; `which` is `champion` or `challenger`."""
         weights: Weights = getattr(self, which)
-        return {"ranker": weights.value.copy(), **(self.tower.tensors(which) if self.tower is not None else {})}
+        tower = self.tower.tensors(which) if self.tower is not None else {}
+        return {"ranker": weights.value.copy(), **self.heads.tensors(which), **tower}
 
     def components(self) -> dict[str, Component]:
         """State of this room by name."""
@@ -231,6 +245,7 @@ class Versions:
             "challenger": self.challenger,
             "champion": self.champion,
             "previous": self.previous,
+            **self.heads.components(),
             "comparison": self.comparison,
             "guard": self.guard,
             "progress": self.progress,

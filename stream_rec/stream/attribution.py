@@ -13,7 +13,7 @@ from stream_rec.component import SCALARS, Component, Snapshot
 from stream_rec.events import MISSING, Kind
 from stream_rec.stream.decisions import EVERYBODY, Decisions
 from stream_rec.stream.early import EarlyFeedback
-from stream_rec.stream.exposures import BOUGHT, CHAIN_STEPS, CLICKED, WEAK, Exposed, Exposures, ShownLists
+from stream_rec.stream.exposures import CHAIN_STEPS, CLICKED, PURCHASED, Exposed, Exposures, ShownLists, unnamed
 from stream_rec.stream.joins import (
     COUNTS,
     EXACT,
@@ -31,7 +31,7 @@ from stream_rec.stream.joins import (
     decision_key,
     shared_key,
 )  # fmt: skip
-from stream_rec.stream.rows import I32, I64
+from stream_rec.stream.rows import F16, I32, I64
 
 
 class Joiner(Component):
@@ -48,6 +48,7 @@ class Joiner(Component):
     """
 
     columns = ("totals", "taken")
+    derived = ("_acted",)
     fixed = ("windows_ms", "valid_ms", "disorder_ms", "_window", "_bit", "decisions", "exposures", "early")
 
     def __init__(
@@ -68,6 +69,8 @@ class Joiner(Component):
         self.early = EarlyFeedback(max(max_exposures // 16, 64))
         self.totals = np.zeros(len(COUNTS), np.int64)
         self.taken = np.zeros(len(COUNTS), np.int64)
+        self._acted: list[int] = []
+        """Exposures that got a label since the last `mature`; empty between ticks."""
         self._window = np.full(len(Kind), MISSING, np.int64)
         self._bit = np.zeros(len(Kind), np.uint8)
         for kind, (window, bit) in KIND_WINDOWS.items():
@@ -124,11 +127,15 @@ class Joiner(Component):
         self._count("unshown", n_unshown)
 
     def publish_many(
-        self, user_rows: Sequence[int], users_born: Sequence[int], decisions: Sequence[str], *, at_ms: int, items: I32
-    ) -> None:
-        """`publish` of a tick's slates at once; `items` int32[n, n_slots], MISSING padded."""
+        self, user_rows: Sequence[int], users_born: Sequence[int], decisions: Sequence[str], *, at_ms: int, items: I32,
+        scored: F16 | None = None,
+    ) -> None:  # fmt: skip
+        """`publish` of a tick's slates at once.
+
+        `items` int32[n, n_slots] is MISSING padded; `scored` float16[n, n_slots, N_SCORED] is what gave the scores.
+        """
         keys = [decision_key(decision) for decision in decisions]
-        n_unshown = self.decisions.publish_many(user_rows, users_born, keys, at_ms=at_ms, items=items)
+        n_unshown = self.decisions.publish_many(user_rows, users_born, keys, at_ms=at_ms, items=items, scored=scored)
         self._count("published", len(keys))
         self._count("unshown", n_unshown)
 
@@ -163,10 +170,12 @@ class Joiner(Component):
         if len(users) > self.exposures.capacity:
             return self._in_halves(decision_ids, users, at_ms, shown=shown)
         self._count_evicted(self.exposures.make_room(len(users)))
-        words, fresh, again = [], [], []
+        words, fresh, again, shown_of = [], [], [], {}
         for k, (decision_id, user, at) in enumerate(zip(decision_ids, users, at_ms, strict=True)):
             word, key, row = self._open(decision_id, user, at)
             words.append(word)
+            if row != MISSING and (decided := self.decisions.find(decision_key(decision_id))) != MISSING:
+                shown_of[row] = decided
             if word == "exposed":
                 fresh.append((row, k))
             if word == "repeated" or (key and self.early):
@@ -176,6 +185,9 @@ class Joiner(Component):
             if words[k] == "repeated":
                 n_beyond += self.exposures.show(row, *shown.columns(k))
             self._join_early(key, row)
+        if shown_of:
+            of = list(shown_of.values())
+            self.exposures.carry(list(shown_of), self.decisions.items[of], self.decisions.scored[of])
         self._count("beyond_slots", n_beyond)
         for word, n in Counter(words).items():
             self._count(word, n)
@@ -227,6 +239,7 @@ class Joiner(Component):
             slot = np.flatnonzero(exposures.items[row] == item)
             if len(slot) and at_ms - exposures.at_ms[row] <= self._window[kind]:
                 exposures.labels[row, slot[0]] |= self._bit[kind]
+                self._acted.append(row)
                 self._count("rejoined", 1)
 
     # ---- feedback
@@ -264,7 +277,7 @@ class Joiner(Component):
         in_window = acts.at_ms[at] - exposures.at_ms[rows] <= self._window[kind]
         shown = slot != MISSING
         exact = shown & in_window
-        _mark(exposures.labels, rows[exact], slot[exact], self._bit[kind[exact]])
+        self._mark(rows[exact], slot[exact], self._bit[kind[exact]])
         clicked = self._bit[kind] == CLICKED
         self._count("after_maturity", int(np.count_nonzero(exact & clicked & exposures.matured[rows])))
         self._count("after_window", int(np.count_nonzero(shown & ~in_window)))
@@ -317,7 +330,7 @@ class Joiner(Component):
             out.status[at] = WEAKLY
             out.position[at] = exposures.positions[row, place]
             out.exposure[at] = row
-            _mark(exposures.labels, row, place, np.full(len(row), WEAK, np.uint8))
+            self._mark(row, place, unnamed(self._bit[acts.kind[at]]))
             on = ~hit & (age_ms <= window + self.disorder_ms)
             left, rows = left[on], exposures.older[rows[on]] - 1
 
@@ -325,12 +338,13 @@ class Joiner(Component):
 
     def mature(self, watermark_ms: int) -> Matured:
         """Exposures whose click window and those whose purchase window closed, each once; the latter are dropped."""
+        late, self._acted = self.exposures.late(self._acted), []
         click = self.exposures.mature(watermark_ms - self.windows_ms["click"])
         self._count("matured", len(click.row))
         self._count("clicked", int(np.count_nonzero((click.labels & CLICKED).any(axis=1))))
         purchase = self.exposures.close(watermark_ms - self.windows_ms["purchase"])
         self._count("closed", len(purchase.row))
-        return Matured(click, purchase)
+        return Matured(click, purchase, late)
 
     def retract(self, user_row: int, item_row: int) -> bool:
         """Take the purchase label of an item back from the user's newest exposure that has it."""
@@ -338,9 +352,9 @@ class Joiner(Component):
         for _ in range(CHAIN_STEPS):
             if row == MISSING:
                 return False
-            bought = (exposures.items[row] == item_row) & (exposures.labels[row] & BOUGHT > 0)
+            bought = (exposures.items[row] == item_row) & (exposures.labels[row] & PURCHASED > 0)
             if bought.any():
-                exposures.labels[row, bought.argmax()] &= 0xFF ^ BOUGHT
+                exposures.labels[row, bought.argmax()] &= 0xFF ^ PURCHASED
                 return True
             row = int(exposures.older[row]) - 1
         return False
@@ -357,6 +371,10 @@ class Joiner(Component):
         self.exposures.forget_items(items)
         self.early.forget_items(items)
 
+    def _mark(self, rows: I32, slots: I32, bits: NDArray[np.uint8]) -> None:
+        np.bitwise_or.at(self.exposures.labels, (rows, slots), bits)
+        self._acted += rows.tolist()
+
     def _tables(self) -> dict[str, Component]:
         return {"decisions": self.decisions, "exposures": self.exposures, "early": self.early}
 
@@ -372,7 +390,3 @@ class Joiner(Component):
 
 
 _PLACE = {word: i for i, word in enumerate(COUNTS)}
-
-
-def _mark(labels: NDArray[np.uint8], rows: I32, slots: I32, bits: NDArray[np.uint8]) -> None:
-    np.bitwise_or.at(labels, (rows, slots), bits)

@@ -8,13 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stream_rec.events import MISSING
-from stream_rec.stream.rows import I32, Bools, Rows, RowTable, smallest
+from stream_rec.stream.rows import F16, I32, Bools, Rows, RowTable, smallest
 
 EVERYBODY = MISSING
 """User row of the `*` slate."""
 
 FEW = 8
 """Item rows up to this number are looked for one by one: quicker than through a table."""
+
+N_SCORED = 4
+"""Numbers kept of each slot: what it was scored with. Which they are is the publisher's business."""
+
+UNSAID = np.float16(-np.inf)
+"""Stands for a number that nobody said; unlike NaN it equals itself."""
 
 PER_USER = 2
 """Decisions kept of each user: a page may still show the one before the last."""
@@ -25,10 +31,11 @@ class Decisions(RowTable):
 
     Columns by row: `decision` int64 key, `user` int32 row (EVERYBODY for `*`), `user_born` int64, `at_ms` int64 when
     published, `serial` int64 order of publishing from 1 on, `shown` bool (an impression named it), `items`
-    int32[n_slots] item rows by position (MISSING: none).
+    int32[n_slots] item rows by position (MISSING: none), `scored` float16[n_slots, N_SCORED] what each slot was scored
+    with (UNSAID: not said).
     """
 
-    columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items")
+    columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items", "scored")
     scalars = (*RowTable.scalars, "last_serial")
     derived = (*RowTable.derived, "_row_of", "_rows_of_user")
     fixed = (*RowTable.fixed, "n_slots")
@@ -43,6 +50,7 @@ class Decisions(RowTable):
         self.serial = np.zeros(capacity, np.int64)
         self.shown = np.zeros(capacity, np.bool_)
         self.items = np.zeros((capacity, n_slots), np.int32)
+        self.scored = np.zeros((capacity, n_slots, N_SCORED), np.float16)
         self.last_serial = 0
         self._row_of: dict[int, int] = {}
         self._rows_of_user: dict[int, tuple[int, ...]] = {}
@@ -61,7 +69,10 @@ class Decisions(RowTable):
         """Row of a decision, or MISSING."""
         return self._row_of.get(decision, MISSING)
 
-    def publish(self, user: int, user_born: int, decision: int, *, at_ms: int, items: Sequence[int] | I32) -> int:
+    def publish(
+        self, user: int, user_born: int, decision: int, *, at_ms: int, items: Sequence[int] | I32,
+        scored: F16 | None = None,
+    ) -> int:  # fmt: skip
         """Keep one slate; returns how many decisions it pushed out that nobody had seen."""
         n_unshown = self._make_room(1)
         row, n_more = self._place(user, user_born, decision)
@@ -69,15 +80,23 @@ class Decisions(RowTable):
         slots, n_items = self.items[row], min(len(items), self.n_slots)
         slots[:n_items] = items[:n_items]
         slots[n_items:] = MISSING
+        self.scored[row] = UNSAID
+        if scored is not None:
+            self.scored[row, :n_items] = scored[:n_items]
         return n_unshown + n_more
 
     def publish_many(
-        self, users: Sequence[int], users_born: Sequence[int], decisions: Sequence[int], *, at_ms: int, items: I32
-    ) -> int:
-        """`publish` of many slates in order, with the same result; `items` int32[len(users), n], MISSING padded."""
+        self, users: Sequence[int], users_born: Sequence[int], decisions: Sequence[int], *, at_ms: int, items: I32,
+        scored: F16 | None = None,
+    ) -> int:  # fmt: skip
+        """`publish` of many slates in order, with the same result.
+
+        `items` int32[len(users), n] is MISSING padded; `scored` float16[len(users), n, N_SCORED].
+        """
         if len(users) > self.capacity // 2:
-            each = zip(users, users_born, decisions, items, strict=True)
-            return sum(self.publish(u, born, decision, at_ms=at_ms, items=i) for u, born, decision, i in each)
+            said = [None] * len(users) if scored is None else scored
+            each = zip(users, users_born, decisions, items, said, strict=True)
+            return sum(self.publish(u, b, decision, at_ms=at_ms, items=i, scored=s) for u, b, decision, i, s in each)
         n_unshown, first, rows = self._make_room(len(users)), self.last_serial + 1, []
         for user, born, decision in zip(users, users_born, decisions, strict=True):
             row, n_more = self._place(user, born, decision)
@@ -89,6 +108,9 @@ class Decisions(RowTable):
         self.at_ms[written] = at_ms
         self.items[written, :n_items] = items[kept, :n_items]
         self.items[written, n_items:] = MISSING
+        self.scored[written] = UNSAID
+        if scored is not None:
+            self.scored[written, :n_items] = scored[kept, :n_items]
         return n_unshown
 
     def _place(self, user: int, user_born: int, decision: int) -> tuple[int, int]:

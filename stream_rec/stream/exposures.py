@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stream_rec.events import MISSING
-from stream_rec.stream.decisions import blank_items
-from stream_rec.stream.rows import I16, I32, I64, Bools, Rows, RowTable, smallest
+from stream_rec.stream.decisions import N_SCORED, UNSAID, blank_items
+from stream_rec.stream.rows import F16, I16, I32, I64, Bools, Rows, RowTable, smallest
 
 U8 = NDArray[np.uint8]
 
-CLICKED, CARTED, BOUGHT, WEAK = 1, 2, 4, 8
-"""Label bits of a slot. WEAK: the user acted on the item without naming the decision; no evidence either way."""
+CLICKED, CARTED, BOUGHT, WEAK, BOUGHT_UNNAMED = 1, 2, 4, 8, 16
+"""Label bits of a slot. WEAK: the user acted on the item without naming the decision; no evidence either way.
+BOUGHT_UNNAMED: that action was a purchase."""
+PURCHASED = BOUGHT | BOUGHT_UNNAMED
+LATE = 4
+"""Shift of the bits in `told` that say which positives came after the click window."""
 
 NEVER_MS = 2**62
 FEW = 4
@@ -41,6 +45,40 @@ class Exposed(NamedTuple):
     """[M, n_slots] label bits."""
     matured: Bools
     """[M] whether the click window had closed."""
+    serial: I64
+    """[M] order of arrival: with the row it names an exposure for good."""
+    scored: F16
+    """[M, n_slots, N_SCORED] what each slot was scored with, UNSAID where its slate did not have the item."""
+    told: U8
+    """[M, n_slots] CLICKED and BOUGHT where that had been handed out before, and `<< LATE` where it came late."""
+
+
+def unnamed(bits: U8) -> U8:
+    """Label bits of actions that name no decision, by what they would be if they did."""
+    return np.where(bits == BOUGHT, WEAK | BOUGHT_UNNAMED, WEAK).astype(np.uint8)
+
+
+def positives(labels: U8) -> U8:
+    """CLICKED and BOUGHT where that is shown, of any shape.
+
+    A purchase that names no decision counts for a slot that the user clicked or put into the cart by name: then it is
+    that action which names the decision.
+
+    >>> positives(np.array([CLICKED | WEAK, BOUGHT_UNNAMED | WEAK, CLICKED | BOUGHT_UNNAMED | WEAK], np.uint8)).tolist()
+    [1, 0, 5]
+    """
+    followed = (labels & BOUGHT_UNNAMED > 0) & (labels & (CLICKED | CARTED) > 0)
+    return np.asarray((labels & (CLICKED | BOUGHT)) | np.where(followed, BOUGHT, 0).astype(np.uint8))
+
+
+def unclear(labels: U8) -> U8:
+    """CLICKED and BOUGHT where nothing can be said about it: the user did act on the item, but not by name.
+
+    >>> unclear(np.array([WEAK, CLICKED | WEAK, BOUGHT_UNNAMED | WEAK, BOUGHT], np.uint8)).tolist()
+    [1, 0, 5, 0]
+    """
+    acted = np.where(labels & WEAK > 0, CLICKED, 0) | np.where(labels & BOUGHT_UNNAMED > 0, BOUGHT, 0)
+    return np.asarray(acted.astype(np.uint8) & ~positives(labels))
 
 
 class ShownLists(NamedTuple):
@@ -75,13 +113,14 @@ class Exposures(RowTable):
 
     Columns by row: `decision` int64 key of the slate, `key` int64 it is found by (another one for `*`, which many
     users see; 0 once a later exposure has it), `user` int32 row, `serial` int64 order of arrival from 1 on, `at_ms`
-    when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` uint8 [n_slots]
-    each, `n_shown` int16; `older` and `newer` int32 link the exposures of one user (row + 1, 0 = none).
+    when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` and `told` uint8
+    [n_slots] each, `scored` float16 [n_slots, N_SCORED], `n_shown` int16; `older` and `newer` int32 link the exposures
+    of one user (row + 1, 0 = none).
     """
 
     columns = (
         *("decision", "key", "user", "serial", "at_ms", "matured"),
-        *("items", "positions", "labels", "n_shown", "older", "newer"),
+        *("items", "positions", "labels", "n_shown", "older", "newer", "scored", "told"),
     )
     scalars = (*RowTable.scalars, "last_serial")
     derived = (*RowTable.derived, "_row_of", "_newest_of_user", "_earliest_ms", "_earliest_waiting_ms")
@@ -99,6 +138,8 @@ class Exposures(RowTable):
         self.items = np.zeros((capacity, n_slots), np.int32)
         self.positions = np.zeros((capacity, n_slots), np.int16)
         self.labels = np.zeros((capacity, n_slots), np.uint8)
+        self.told = np.zeros((capacity, n_slots), np.uint8)
+        self.scored = np.zeros((capacity, n_slots, N_SCORED), np.float16)
         self.n_shown = np.zeros(capacity, np.int16)
         self.older = np.zeros(capacity, np.int32)
         self.newer = np.zeros(capacity, np.int32)
@@ -143,6 +184,7 @@ class Exposures(RowTable):
         self.user[row] = user
         self.serial[row] = self.last_serial
         self.at_ms[row] = at_ms
+        self.scored[row] = UNSAID
         self._row_of[key] = row
         older = self._newest_of_user.get(user, MISSING)
         if older != MISSING:
@@ -195,6 +237,19 @@ class Exposures(RowTable):
         self.items[plain], self.positions[plain], self.n_shown[plain] = items[~odd], positions[~odd], n[~odd]
         return sum(self.show(row, *shown.columns(k)) for row, k in zip(rows[odd].tolist(), which[odd], strict=True))
 
+    def carry(self, rows: Sequence[int], items: I32, scored: F16) -> None:
+        """Take what the slots were scored with from the slates that were shown.
+
+        Args:
+            rows: exposures, [M].
+            items: item rows of their slates by position, [M, n].
+            scored: of their slates, [M, n, N_SCORED].
+        """
+        shown = self.items[rows]
+        match = (shown[:, :, None] == items[:, None, :]) & (shown >= 0)[:, :, None]
+        found = np.take_along_axis(scored, match.argmax(axis=2)[:, :, None], axis=1)
+        self.scored[rows] = np.where(match.any(axis=2)[:, :, None], found, UNSAID)
+
     def make_room(self, n: int) -> Exposed | None:
         """Evict, if needed, so that `n` rows are free; returns what was evicted."""
         if self.room >= n:
@@ -210,7 +265,21 @@ class Exposures(RowTable):
         rows = np.flatnonzero((self.at_ms[:n] < before_ms) & ~self.matured[:n] & self._held())
         out = self.view(rows)
         self.matured[rows] = True
+        self.told[rows] = positives(self.labels[rows])
         self._look_for_earliest()
+        return out
+
+    def late(self, rows: Sequence[int]) -> Exposed:
+        """Those of some rows that have matured and have become positive since, as they were before they are told.
+
+        What is new about them is `positives(labels) & ~told`; it is told once.
+        """
+        at = np.unique(np.asarray(rows, np.intp))
+        at = at[self._held()[at] & self.matured[at]]
+        new = positives(self.labels[at]) & ~self.told[at]
+        at, new = at[new.any(axis=1)], new[new.any(axis=1)]
+        out = self.view(at)
+        self.told[at] |= new | (new << LATE)
         return out
 
     def close(self, before_ms: int) -> Exposed:
@@ -228,6 +297,7 @@ class Exposures(RowTable):
         return Exposed(
             rows, self.decision[rows], self.user[rows], self.at_ms[rows],
             self.items[rows], self.positions[rows], self.labels[rows], self.matured[rows],
+            self.serial[rows], self.scored[rows], self.told[rows],
         )  # fmt: skip
 
     def slot(self, rows: I32, items: I32) -> I32:

@@ -22,7 +22,7 @@ from stream_rec.stream.exposures import ShownLists
 from stream_rec.stream.front import Front, FrontBatch
 from stream_rec.stream.histories import Histories, NewRows
 from stream_rec.stream.items import ItemTable
-from stream_rec.stream.joins import NONE
+from stream_rec.stream.joins import NONE, Matured
 from stream_rec.stream.judging import Events, Verdict
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.tick import Tick
@@ -97,6 +97,8 @@ class Taken:
     unservable: list[int]
     """Item rows that were delisted or went out of stock."""
     evicted_items: list[int]
+    shown: Matured
+    """Impressions whose waits have closed."""
     dead_letters: list[Output]
     verdicts: Counter[Verdict]
     controls: list[tuple[str, dict[str, Any]]]
@@ -144,8 +146,8 @@ class Intake:
         retracted = self._refunds(lines, batch.verdicts)
         watermark_ms = facts.watermarks.advance()
         facts.window.evict(watermark_ms)
-        facts.joiner.mature(watermark_ms)
         return Taken(
+            shown=facts.joiner.mature(watermark_ms),
             lines=lines,
             source=source,
             position=position,

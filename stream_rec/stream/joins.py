@@ -65,6 +65,8 @@ class Matured(NamedTuple):
     """Their CLICKED bits are complete; purchases may still join."""
     purchase: Exposed
     """All their bits are complete."""
+    late: Exposed
+    """Matured earlier, and since the last call some slot has become positive; see `Exposures.late`."""
 
 
 def decision_key(decision_id: str) -> int:

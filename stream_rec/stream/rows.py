@@ -15,6 +15,7 @@ I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+F16 = NDArray[np.float16]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 """Row numbers, ready to index columns with."""
