@@ -79,8 +79,16 @@ def test_a_slate_is_deterministic_greedy_and_names_what_made_it(demo):
     for slate in slates:
         scores = [slot["score"] for slot in slate["slots"]]
         assert scores == sorted(scores, reverse=True)
-        assert all(slot["deterministic"] and slot["utility"] is None for slot in slate["slots"])
+        assert all(slot["deterministic"] and 0 <= slot["utility"] <= 1 for slot in slate["slots"])
         assert [slot["position"] for slot in slate["slots"]] == list(range(len(slate["slots"])))
+
+
+def test_the_report_tells_how_well_calibrated_the_probabilities_of_shown_slots_were(demo):
+    folder, text = demo[0], demo[3]
+    assert "Probabilities of shown slots, whole run" in text
+    found = [line["heads"]["click"]["learner"] for line in records(folder, "metrics") if "click" in line["heads"]]
+    assert found
+    assert all(0 <= figures["ece"] <= 1 and figures["n"] > 0 for figures in found)
 
 
 def test_no_two_slates_share_a_decision_id(demo):
