@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from stream_rec import assemble, assemble_kafka, assemble_watch, config, version_page
-from stream_rec.errors import StreamRecError
+from stream_rec import assemble, assemble_kafka, assemble_watch, config
 from stream_rec.events import Topic
-from stream_rec.io.registry import Place, Registry, Shown
+from stream_rec.io.registry_child import ChildSink, Start
 from stream_rec.io.registry_outbox import NAME, News, Outbox, Point
 from stream_rec.learn.frozen import Columns
 from stream_rec.loop import Loop
@@ -23,6 +20,7 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SCHEMA_VERSION = "1"
 """Of notices and slates."""
 REPLAYED = "-replay"
+PROCESS = "stream_rec.registry_process"
 STOPPING_MS = 5_000
 """How long a live worker that stops waits at most; the rest is logged at its next start."""
 
@@ -77,21 +75,14 @@ class Logging:
         self._feed: Feed | None = None
         if not wanted(settings):
             return
-        uri, folder = uri_of(settings), settings.run_dir
-        is_local = uri.startswith("sqlite:///")
-        place = Place(
-            uri=uri,
-            name=name_of(settings, replayed=replayed),
-            artifacts=folder / ARTIFACTS if is_local else None,
-            weights=lambda version: folder / "weights" / f"{version}.safetensors",
-            topics=topics or {},
-            source=source,
-            follows=not replayed,
-            daily=daily,
-        )
-        self._until_tick: int | None = None
-        self._sink = sink = Registry(place, _shown(settings), lambda: self._before(history))
-        self._outbox = _Outbox(Outbox(folder, sink, max_points=settings.registry.max_points))
+        told = _start(settings, source, replayed=replayed, daily=daily, topics=topics or {})
+
+        def before(tick: int) -> Iterable[Mapping[str, Any]]:
+            notices = _of_folder(settings) if history is None else history()
+            return (notice for notice in notices if notice.get("tick", 0) <= tick)
+
+        sink = ChildSink(PROCESS, told, before)
+        self._outbox = _Outbox(Outbox(settings.run_dir, sink, max_points=settings.registry.max_points))
         self._feed = Feed(
             self._outbox,
             max_items=settings.registry.max_items,
@@ -101,10 +92,8 @@ class Logging:
     def attach(self, loop: Loop) -> None:
         """Watch a loop that has recovered."""
         if self._outbox is not None and self._feed is not None:
-            self._until_tick = loop.pipeline.positions.number
-            self._sink.look_back()
             self._feed.attach(loop)
-            self._outbox.box.knock()
+            self._outbox.box.look_back(loop.pipeline.positions.number)
 
     def close(self, *, limit_ms: int | None = None) -> str:
         """Deliver what waits, within `limit_ms` or `self.limit_ms`.
@@ -122,10 +111,30 @@ class Logging:
             words += f" ({told.n_dropped} metric points were dropped)"
         return words if done else f"{words} (some wait in {folder} for the next start: {told.error})"
 
-    def _before(self, history: Callable[[], Iterable[Mapping[str, Any]]] | None) -> Iterable[Mapping[str, Any]]:
-        """Notices of before this life; what comes in it is told by the loop."""
-        notices = _of_folder(self._settings) if history is None else history()
-        return (notice for notice in notices if notice.get("tick", 0) <= (self._until_tick or 0))
+
+def _start(settings: config.Settings, source: str, *, replayed: bool, daily: bool, topics: Mapping[str, str]) -> Start:
+    build, uri, folder = assemble.build_of(settings), uri_of(settings), settings.run_dir.absolute()
+    tags = {
+        "pipeline": settings.pipeline.name,
+        "settings.digest": config.semantic_digest(settings)[:16],
+        "build.digest": assemble.build_digest(settings),
+        "code.version": f"{build['stream_rec']}+{build['source']}",
+        "schema.version": SCHEMA_VERSION,
+        "encoder": settings.model.encoder,
+    }
+    return Start(
+        run_dir=str(folder),
+        uri=uri,
+        name=name_of(settings, replayed=replayed),
+        artifacts=str(folder / ARTIFACTS) if uri.startswith("sqlite:///") else None,
+        worker=f"{settings.pipeline.name}/{settings.worker.instance}/{folder}",
+        source=source,
+        follows=not replayed,
+        daily=daily,
+        topics=dict(topics),
+        tags=tags,
+        params={name: str(value) for name, value in config.semantic(settings).items()},
+    )
 
 
 def of_worker(settings: config.Settings) -> Logging:
@@ -152,7 +161,7 @@ class _Outbox:
 
     def __init__(self, box: Outbox) -> None:
         self.box = box
-        self.settle = box.settle
+        self.settle, self.prepare = box.settle, box.prepare
 
     def points(self, values: Sequence[tuple[str, float]], step: int, at_ms: int) -> None:
         self.box.points([Point(key, value, step, at_ms) for key, value in values])
@@ -166,40 +175,3 @@ class _Outbox:
 def _of_folder(settings: config.Settings) -> Iterable[Mapping[str, Any]]:
     run = assemble.open_run(settings.run_dir)
     return run.records(Topic.VERSIONS) if assemble.is_run(settings.run_dir) else ()
-
-
-def _shown(settings: config.Settings) -> Shown:
-    build = assemble.build_of(settings)
-    tags = {
-        "pipeline": settings.pipeline.name,
-        "settings.digest": config.semantic_digest(settings)[:16],
-        "build.digest": assemble.build_digest(settings),
-        "code.version": f"{build['stream_rec']}+{build['source']}",
-        "schema.version": SCHEMA_VERSION,
-        "encoder": settings.model.encoder,
-    }
-    return Shown(
-        worker=f"{settings.pipeline.name}/{settings.worker.instance}/{settings.run_dir.absolute()}",
-        tags=tags,
-        params={name: str(value) for name, value in config.semantic(settings).items()},
-        page=version_page.note_of,
-        tables=lambda news, notice: {
-            "slices": version_page.slices_of(notice),
-            "slates": version_page.slots_of(news.slates),
-        },
-        draw=lambda folder: _draw(settings.run_dir, folder),
-    )
-
-
-def _draw(run_dir: Path, folder: Path) -> Sequence[Path]:
-    """The learning curves so far; nothing while nothing was measured."""
-    from stream_rec.report_figure import draw_learning
-    from stream_rec.report_run import read_run
-
-    path = folder / "learning.png"
-    with suppress(StreamRecError):
-        run = read_run(run_dir)
-        if run.lines:
-            draw_learning(run, path, name=run_dir.name)
-            return [path]
-    return []

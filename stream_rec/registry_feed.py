@@ -39,6 +39,10 @@ class Telling(Protocol):
         """What a tick said of versions; see `stream_rec.io.registry_outbox.News`."""
         ...
 
+    def prepare(self, work: Callable[[], None]) -> object:
+        """Do something before the first copy, beside the loop."""
+        ...
+
     def settle(self) -> None:
         """Return when nobody reads the state any more."""
         ...
@@ -55,6 +59,7 @@ class Feed:
 
     def __init__(self, outbox: Telling, *, max_items: int, max_bytes: int) -> None:
         self._outbox, self._max_items, self._max_bytes = outbox, max_items, max_bytes
+        self._spare = frozen.Spare()
         self._pointed_at_ms: int | None = None
         self._cuts: dict[str, str] = {}
         """Version to the checkpoint of its cut, for as long as it is not told."""
@@ -70,6 +75,9 @@ class Feed:
 
         loop.on_commit = committed
         loop.before_fold = self._outbox.settle
+        learner = loop.pipeline.learner
+        if loop.pipeline.facts.items.n <= self._max_items:
+            self._outbox.prepare(lambda: self._spare.warm(learner))
 
     def committed(self, tick: Tick, effects: Effects, pipeline: Pipeline) -> None:
         """Take what a tick published."""
@@ -106,9 +114,14 @@ class Feed:
         fits = 0 < items.n <= self._max_items
 
         def copy() -> frozen.Columns:
-            return frozen.copied(learner, items.ids, items.servable())
+            return frozen.copied(learner, items.ids, items.servable(), self._spare)
 
-        self._outbox.news(said, copy if begun and fits else None, lambda c: frozen.compacted(c, self._max_bytes))
+        def compact(columns: frozen.Columns) -> frozen.Columns:
+            small = frozen.compacted(columns, self._max_bytes)
+            self._spare.warm(learner)
+            return small
+
+        self._outbox.news(said, copy if begun and fits else None, compact)
 
 
 def _seen(pipeline: Pipeline) -> int:

@@ -94,28 +94,36 @@ class Shown:
 
 
 class Registry:
-    """A `Sink` of the outbox. All calls come from one thread.
+    """What the child of the outbox drives; any exception means: not now, and the call may come again.
 
     Args:
         place: where.
         shown: with what.
-        history: every notice there is so far, oldest first; those that MLflow lacks are logged again.
     """
 
-    def __init__(self, place: Place, shown: Shown, history: Callable[[], Iterable[Notice]] = tuple) -> None:
-        self._place, self._shown, self._history = place, shown, history
+    def __init__(self, place: Place, shown: Shown) -> None:
+        self._place, self._shown = place, shown
         self._client: Any = None
         self._experiment = self._run = ""
         self._day: int | None = None
         self._numbers: dict[str, str] = {}
         """Version to its number in the registered model."""
         self._notices: dict[str, Notice] = {}
-        self._caught_up = False
 
-    # ---- the sink
+    # ---- what it is told
 
-    def begin(self, waiting: frozenset[str]) -> None:
-        """Connect, once; log again what MLflow lacks, but for the versions that wait."""
+    def look_back(self, waiting: frozenset[str], notices: Iterable[Notice]) -> None:
+        """Log again what MLflow lacks.
+
+        Args:
+            waiting: versions that are still to be told of.
+            notices: every one there is so far, oldest first.
+        """
+        self._ready()
+        self._catch_up(waiting, notices)
+
+    def _ready(self) -> None:
+        """Connect, once."""
         if self._client is None:
             self._client = self._connect()
         if not self._experiment:
@@ -124,22 +132,12 @@ class Registry:
             self._known()
         if not self._run:
             self._open_run()
-        if not self._caught_up:
-            self._caught_up = True
-            try:
-                self._catch_up(waiting)
-            except Exception:
-                self._caught_up = False
-                raise
-
-    def look_back(self) -> None:
-        """Compare with the notices again at the next call: some may have been committed unseen. From any thread."""
-        self._caught_up = False
 
     def points(self, points: Sequence[Point]) -> None:
         """Log metric points."""
         from mlflow.entities import Metric
 
+        self._ready()
         for day in sorted({self._day_of(point.at_ms) for point in points}):
             self._turn_over(day)
             some = [point for point in points if self._day_of(point.at_ms) == day]
@@ -147,6 +145,7 @@ class Registry:
 
     def news(self, news: News, statistics: Path | None) -> None:
         """Log the versions that a tick tells of, and let the aliases follow it."""
+        self._ready()
         self._turn_over(self._day_of(news.at_ms))
         for notice in filter(is_version, news.notices):
             if notice["version"] not in self._numbers:
@@ -207,9 +206,9 @@ class Registry:
             if not token:
                 return
 
-    def _catch_up(self, waiting: frozenset[str]) -> None:
+    def _catch_up(self, waiting: frozenset[str], notices: Iterable[Notice]) -> None:
         pointer: tuple[str, str | None] | None = None
-        for notice in self._history():
+        for notice in notices:
             if notice.get("version") in waiting:
                 # It is logged with what was kept for it, and the aliases with it.
                 pointer = None

@@ -31,8 +31,8 @@ LOG = logging.getLogger(__name__)
 NAME = "mlflow-waiting"
 BATCH = 1_000
 """Points of one request."""
-MAX_COMPACTING = 2
-"""Copies of statistics in memory; a version that begins to serve meanwhile is logged without its own."""
+MAX_UNWRITTEN = 4
+"""Statistics in memory that a slow disk has not taken; a version that begins to serve then goes without its own."""
 
 Columns = dict[str, Any]
 
@@ -66,8 +66,13 @@ class News(msgspec.Struct):
 class Sink(Protocol):
     """Where it goes. Any exception means: not now."""
 
-    def begin(self, waiting: frozenset[str]) -> None:
-        """Be ready; called before each delivery. `waiting` are versions whose news are in the queue."""
+    def begin(self, waiting: frozenset[str], before: int) -> None:
+        """Be ready; called before each delivery.
+
+        Args:
+            waiting: versions whose news are in the queue.
+            before: newest tick that was told of in an earlier life, and may not have arrived.
+        """
         ...
 
     def points(self, points: Sequence[Point]) -> None:
@@ -80,6 +85,10 @@ class Sink(Protocol):
 
     def end(self) -> None:
         """Nothing more comes."""
+        ...
+
+    def drop(self) -> None:
+        """Give up what is being done; called from another thread."""
         ...
 
 
@@ -125,10 +134,11 @@ class Outbox:
         self._points: deque[Point] = deque()
         self._changed = threading.Condition()
         self._closing = self._knocked = False
+        self._before = -1
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="registry-copy")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-write")
         self._copying: Future[Columns] | None = None
-        self._compacting: list[Future[None]] = []
+        self._unwritten: list[Future[None]] = []
         self._load()
         self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
         self._thread.start()
@@ -150,25 +160,31 @@ class Outbox:
         Args:
             news: of the tick.
             copy: copies the statistics; runs in a thread until `settle` returns.
-            compact: makes them small; runs later.
+            compact: makes them small; runs in the same thread, before the next copy.
         """
         entry = _Entry(news, self.folder / f"{news.tick:012d}")
-        self._compacting = [future for future in self._compacting if not future.done()]
-        copying = None
-        if copy is not None and len(self._compacting) < MAX_COMPACTING:
+        self._unwritten = [future for future in self._unwritten if not future.done()]
+        small = None
+        if copy is not None and compact is not None and len(self._unwritten) < MAX_UNWRITTEN:
             copying = self._copying = self._copier.submit(copy)
-        entry.written = self._writer.submit(_write, entry, copying, compact)
-        if copying is not None:
-            self._compacting.append(entry.written)
+            small = self._copier.submit(lambda: compact(copying.result()))
+        entry.written = self._writer.submit(_write, entry, small)
+        if small is not None:
+            self._unwritten.append(entry.written)
         with self._changed:
             self.told.entries.append(entry)
             self._changed.notify()
 
-    def knock(self) -> None:
-        """Have the sink look, though nothing waits."""
+    def look_back(self, before: int) -> None:
+        """Have the sink compare what it has with all that was told up to tick `before`."""
         with self._changed:
+            self._before = before
             self._knocked = True
             self._changed.notify()
+
+    def prepare(self, work: Callable[[], None]) -> Future[None]:
+        """Do something in the thread of the copies, behind what it has to do and before the next one."""
+        return self._copier.submit(work)
 
     def settle(self) -> None:
         """Return when nobody reads the state any more; called before the state changes."""
@@ -186,6 +202,9 @@ class Outbox:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._sink.drop()
+            self._thread.join(timeout_s)
         self._copier.shutdown()
         self._writer.shutdown()
         with self._changed:
@@ -230,7 +249,7 @@ class Outbox:
             waiting = frozenset(version for held in self.told.entries for version in held.versions())
             batch = [self._points.popleft() for _ in range(min(BATCH, len(self._points)))]
         try:
-            self._sink.begin(waiting)
+            self._sink.begin(waiting, self._before)
             knocked = False
             if batch:
                 self._sink.points(batch)
@@ -298,11 +317,11 @@ def read_columns(path: Path) -> dict[str, Any]:
     return unpack(np.frombuffer(bytearray(path.read_bytes()), np.uint8))
 
 
-def _write(entry: _Entry, copying: Future[Columns] | None, compact: Callable[[Columns], Columns] | None = None) -> None:
+def _write(entry: _Entry, small: Future[Columns] | None) -> None:
     """Statistics first: news that are found again then have theirs. A disk that is full costs what it cannot hold."""
     with suppress(OSError):
         entry.folder.mkdir(parents=True, exist_ok=True)
-        if copying is not None and compact is not None:
-            columns = compact(copying.result())
+        if small is not None:
+            columns = small.result()
             replace_file(entry.folder / "statistics.safetensors", pack(columns, encode_scalars(columns)))
         replace_file(entry.folder / "news.json", [msgspec.json.encode(entry.news)])

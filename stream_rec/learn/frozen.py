@@ -25,7 +25,8 @@ Columns = dict[str, Any]
 
 PAIRS = ("together", "after", "near")
 COUNTS = ("counts", "exposures")
-VISIT_GAP_MS = 1_800_000
+ROWS = 128
+"""Rows of a pair table that are looked at in one go."""
 
 
 class Taken(NamedTuple):
@@ -49,13 +50,46 @@ class Asked(NamedTuple):
     """The visit that is open; empty: the last one, while the pause since it is shorter than the visit gap."""
 
 
-def copied(learner: Learner, item_ids: Sequence[str], servable: Array) -> Columns:
+class Spare:
+    """Memory that large copies are made into, again and again: the first touch of fresh memory costs far more."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def copy(self, name: str, column: Array) -> Array:
+        """A copy, good until the next one of this name."""
+        held = self._held.get(name)
+        if held is None or held.dtype != column.dtype or held.size < column.size:
+            held = self._held[name] = np.empty(column.size, column.dtype)
+        out = held[: column.size].reshape(column.shape)
+        np.copyto(out, column)
+        return out
+
+    def warm(self, learner: Learner) -> None:
+        """Touch what the next copies of the pairs will take."""
+        for name, column in _pair_columns(learner):
+            held = self._held.get(name)
+            if held is None or held.size < column.size:
+                self._held[name] = np.full(column.size, 0, column.dtype)
+
+
+def _pair_columns(learner: Learner) -> list[tuple[str, Array]]:
+    out: list[tuple[str, Array]] = []
+    for name in PAIRS:
+        pairs: Cooccurrence = getattr(learner, name)
+        parts = ("dense",) if pairs.exact else ("neighbour", "strength")
+        out += [(f"{name}.{part}", getattr(pairs, part)) for part in parts]
+    return out
+
+
+def copied(learner: Learner, item_ids: Sequence[str], servable: Array, spare: Spare) -> Columns:
     """Copies of everything that a slate's scores are read from, but the weights. The state must not change meanwhile.
 
     Args:
         learner: of the tick.
         item_ids: id of each item row, [n].
         servable: rows that may be shown, [n].
+        spare: the copies of pairs lie in it.
     """
     n, tower = len(item_ids), learner.tower
     out: Columns = {"item_ids": list(item_ids), "servable": servable.copy()}
@@ -68,13 +102,10 @@ def copied(learner: Learner, item_ids: Sequence[str], servable: Array) -> Column
         "exact": {},
         "partners": None,
     }
-    for name in PAIRS:
-        pairs: Cooccurrence = getattr(learner, name)
-        said["exact"][name] = pairs.exact
-        if pairs.exact:
-            out[f"{name}.dense"] = pairs.dense[:n, :n].copy()
-        else:
-            out |= {f"{name}.neighbour": pairs.neighbour[:n].copy(), f"{name}.strength": pairs.strength[:n].copy()}
+    for name, column in _pair_columns(learner):
+        exact = name.endswith(".dense")
+        said["exact"][name.partition(".")[0]] = exact
+        out[name] = spare.copy(name, column[:n, :n] if exact else column[:n])
     if tower is not None:
         said |= {"text": tower.plan.text, "ids": tower.plan.ids}
         out |= {"texts": tower.texts.table.copy()}
@@ -100,13 +131,26 @@ def compacted(columns: Columns, max_bytes: int) -> Columns:
 
 
 def _lists(columns: Columns, name: str) -> tuple[Array, Array, Array]:
-    """(starts [n + 1], partners, strengths) of a pair table, partners in the order in which they stand."""
-    if (dense := columns.get(f"{name}.dense")) is not None:
-        row, partner = np.nonzero(dense)
-        return _starts(row, len(dense)), partner.astype(np.int32), dense[row, partner]
-    neighbour, strength = columns[f"{name}.neighbour"], columns[f"{name}.strength"]
-    row, place = np.nonzero(strength > 0)
-    return _starts(row, len(strength)), neighbour[row, place], strength[row, place]
+    """(starts [n + 1], partners, strengths) of a pair table, partners in the order in which they stand.
+
+    Some rows at a time, so that nobody waits long for the interpreter.
+    """
+    dense = columns.get(f"{name}.dense")
+    strength = columns[f"{name}.strength"] if dense is None else dense
+    sizes, partners = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
+    strengths = [np.zeros(0, np.float32)]
+    for low in range(0, len(strength), ROWS):
+        some = strength[low : low + ROWS]
+        there = some > 0
+        flat = np.flatnonzero(there)
+        sizes.append(there.sum(axis=1))
+        strengths.append(some[there])
+        partners.append(
+            (flat % some.shape[1]).astype(np.int32)
+            if dense is not None
+            else columns[f"{name}.neighbour"][low : low + ROWS][there]
+        )
+    return np.cumsum(np.concatenate(sizes)), np.concatenate(partners), np.concatenate(strengths)
 
 
 def _starts(row: Array, n: int) -> Array:

@@ -170,8 +170,9 @@ def test_a_version_is_never_there_twice_and_a_missing_one_is_logged_again(run, c
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assemble_registry, "wanted", registry_wanted)
         logging = assemble_registry.Logging(run, "file", replayed=True)
-    at_end = SimpleNamespace(positions=SimpleNamespace(number=10**9))
-    logging.attach(SimpleNamespace(pipeline=at_end, on_commit=None, before_fold=None))
+    pipeline = assemble.pipeline_of(run)
+    pipeline.positions.number = 10**9
+    logging.attach(SimpleNamespace(pipeline=pipeline, on_commit=None, before_fold=None))
     assert "wait" not in logging.close()
     again = client.search_model_versions(f"name = '{NAME}'")
     assert sorted(v.tags[VERSION] for v in again) == sorted({n["version"] for n in promoted(run)})

@@ -25,7 +25,7 @@ class Kept:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def begin(self, waiting):
+    def begin(self, waiting, before):
         self.tried.set()
         self.go_on.wait()
         if self.down:
@@ -40,6 +40,10 @@ class Kept:
 
     def end(self):
         self.ended = True
+
+    def drop(self):
+        self.down = True
+        self.go_on.set()
 
 
 def points(low: int, high: int) -> list[Point]:
@@ -95,8 +99,6 @@ def test_a_sink_that_hangs_holds_nobody_up_and_loses_nothing(tmp_path):
     box.points(points(0, 10))
     box.settle()
     assert not box.close(0.01)
-    sink.down = True
-    sink.go_on.set()
     after = Kept()
     assert Outbox(tmp_path, after, back_off_s=AT_ONCE).close(LIMIT_S)
     assert [(tick, columns["state"].tolist()) for tick, columns in after.said] == [(1, [0, 1, 2])]

@@ -42,7 +42,7 @@ def served(request, tmp_path_factory):
             run_replay(settings, events=events, items=items)
     pipeline = held[0]
     items = pipeline.facts.items
-    columns = frozen.copied(pipeline.learner, items.ids, items.servable())
+    columns = frozen.copied(pipeline.learner, items.ids, items.servable(), frozen.Spare())
     weights = pipeline.learner.versions.tensors("champion")
     return pipeline, columns, weights
 

@@ -1,0 +1,69 @@
+"""The process that talks to MLflow: started by the outbox of a run, told what to log line by line, gone with it.
+
+python -m stream_rec.registry_process   (calls on standard input; see `stream_rec.io.registry_child`)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stream_rec import version_page
+from stream_rec.errors import StreamRecError
+from stream_rec.io.registry import Place, Registry, Shown
+from stream_rec.io.registry_child import Start, serve
+
+
+def main() -> None:
+    """Serve until the input ends. What libraries print goes nowhere: standard output is for answers."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(registry_of, sys.stdin.buffer, answers)
+
+
+def registry_of(start: Start) -> Registry:
+    """The registry of a run."""
+    folder = Path(start.run_dir)
+    place = Place(
+        uri=start.uri,
+        name=start.name,
+        artifacts=None if start.artifacts is None else Path(start.artifacts),
+        weights=lambda version: folder / "weights" / f"{version}.safetensors",
+        topics=start.topics,
+        source=start.source,
+        follows=start.follows,
+        daily=start.daily,
+    )
+    shown = Shown(
+        worker=start.worker,
+        tags=start.tags,
+        params=start.params,
+        page=version_page.note_of,
+        tables=lambda news, notice: {
+            "slices": version_page.slices_of(notice),
+            "slates": version_page.slots_of(news.slates),
+        },
+        draw=lambda into: _draw(folder, into),
+    )
+    return Registry(place, shown)
+
+
+def _draw(run_dir: Path, into: Path) -> Sequence[Path]:
+    """The learning curves so far; nothing while nothing was measured."""
+    from stream_rec.report_figure import draw_learning
+    from stream_rec.report_run import read_run
+
+    path = into / "learning.png"
+    with suppress(StreamRecError):
+        run = read_run(run_dir)
+        if run.lines:
+            draw_learning(run, path, name=run_dir.name)
+            return [path]
+    return []
+
+
+if __name__ == "__main__":
+    main()
