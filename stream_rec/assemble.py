@@ -22,9 +22,12 @@ from stream_rec.io.folder import LOCK_NAME, FolderPublisher, FolderWeights
 from stream_rec.io.memory import MemorySource
 from stream_rec.io.memory_broker import MemoryBroker
 from stream_rec.io.run_folder import committed_records, file_of, lines_of
+from stream_rec.learn.learner import Learner
+from stream_rec.learn.query_side import QuerySide
 from stream_rec.learn.replayed import ReplayPlan
 from stream_rec.pipeline import Pipeline, Quotas
 from stream_rec.ports import Ports
+from stream_rec.query_slates import SearchRules, SearchStage
 from stream_rec.slates import SlateRules, SlateStage
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner
@@ -34,7 +37,10 @@ from stream_rec.stream.histories import Histories
 from stream_rec.stream.intake import Facts, Intake, Rules
 from stream_rec.stream.items import ItemTable
 from stream_rec.stream.privacy import Pseudonymiser, Sealer, fingerprint
+from stream_rec.stream.queries import Queries
 from stream_rec.stream.sampling import Reservoir
+from stream_rec.stream.searchers import Searchers
+from stream_rec.stream.searches import Searches
 from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
@@ -70,10 +76,12 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
         policy=settings.explore.policy,
         visit_gap_ms=settings.visits.gap_ms,
     )
+    slates = SlateStage(facts, learner, rules)
     return Pipeline(
         intake_of(settings, facts, key),
         learner,
-        SlateStage(facts, learner, rules),
+        slates,
+        search_of(settings, facts, learner, slates),
         Quotas(
             n_slots=settings.slate.n_slots,
             report_every_ms=settings.report.interval_ms,
@@ -87,6 +95,17 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
             ),
         ),
     )
+
+
+def search_of(settings: config.Settings, facts: Facts, learner: Learner, slates: SlateStage) -> SearchStage:
+    """Search, by the settings."""
+    rules = SearchRules(
+        slates.rules,
+        slates_per_tick=settings.search.slates_per_tick,
+        pairs_per_tick=settings.search.pairs_per_tick,
+        valid_ms=settings.search.valid_ms,
+    )
+    return SearchStage(facts, QuerySide(learner, facts.searches.queries, seed=settings.run.seed), slates, rules)
 
 
 def intake_of(settings: config.Settings, facts: Facts, key: bytes) -> Intake:
@@ -127,6 +146,11 @@ def facts_of(settings: config.Settings) -> Facts:
         ),
         window=SlidingWindow(s.window.capacity, length_ms=s.window.length_ms),
         reservoir=Reservoir(s.reservoir.capacity, seed=s.run.seed),
+        searches=Searches(
+            Queries(s.search.capacity, s.search.frequent_users),
+            Searchers(s.search.max_searchers),
+            s.search.window_ms,
+        ),
     )
 
 

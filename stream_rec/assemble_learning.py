@@ -40,6 +40,7 @@ def learner_of(settings: config.Settings) -> Learner:
             rate=learn.learning_rate,
             examination_exponent=learn.examination_exponent,
             cut_examples=learn.light_cut_examples,
+            query_capacity=settings.search.capacity,
             adapter_visits=settings.model.adapter_visits,
             gate=gate_of(settings),
             guard=GuardRules(n_visits=s.gate.guard_visits, margin=s.gate.margin, alpha=s.gate.alpha),

@@ -141,7 +141,10 @@ class Candidates(msgspec.Struct, kw_only=True):
 
 
 class Slate(msgspec.Struct, kw_only=True):
-    """A record of the `slates` topic: one ranked list for one user (`*`: users never seen) or one query."""
+    """A record of the `slates` topic: one ranked list for one user (`*`: users never seen) or one query.
+
+    Its key is the user key, for a query `USER_KEY/DIGEST`: 16 hex digits, the first of the SHA-256 of `query`.
+    """
 
     user_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{32}|\*)$", description="32 hex digits, or *")]
     decision_id: str
@@ -157,7 +160,9 @@ class Slate(msgspec.Struct, kw_only=True):
     policy_version: int | str | None = None
     candidates: Candidates | None = None
     budget: Annotated[float | None, Meta(description="share of utility spent on exploring")] = None
-    query: str | None = None
+    query: Annotated[
+        str | None, Meta(description="what it answers: scrubbed, case folded, single blanks, at most 200 characters")
+    ] = None
 
 
 class VersionNotice(msgspec.Struct, kw_only=True):

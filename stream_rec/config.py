@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     learn: sections_learning.Learn = Field(default_factory=sections_learning.Learn)
     model: sections_learning.Model = Field(default_factory=sections_learning.Model)
     gate: sections_learning.Gate = Field(default_factory=sections_learning.Gate)
+    search: sections_learning.Search = Field(default_factory=sections_learning.Search)
     explore: sections_learning.Explore = Field(default_factory=sections_learning.Explore)
     utility: sections_learning.Worth = Field(default_factory=sections_learning.Worth)
     slate: sections.Slate = Field(default_factory=sections.Slate)

@@ -23,6 +23,7 @@ from stream_rec.learn.learner import Learner
 from stream_rec.learn.replayed import ReplayPlan, drawn
 from stream_rec.learn.scoring import Catalogue
 from stream_rec.learn.training import Wanted
+from stream_rec.query_slates import SearchStage
 from stream_rec.releases import Releases
 from stream_rec.rollback import State
 from stream_rec.slates import SlateStage
@@ -76,12 +77,15 @@ class Pipeline:
         intake: folds records into facts.
         learner: learns and scores.
         slates: decides what is published.
+        search: learns from searches and answers them.
         quotas: how much of everything a tick takes.
     """
 
-    def __init__(self, intake: Intake, learner: Learner, slates: SlateStage, quotas: Quotas | None = None) -> None:
+    def __init__(
+        self, intake: Intake, learner: Learner, slates: SlateStage, search: SearchStage, quotas: Quotas | None = None
+    ) -> None:
         self.quotas = quotas or Quotas()
-        self._intake, self.learner, self._slates = intake, learner, slates
+        self._intake, self.learner, self._slates, self._search = intake, learner, slates, search
         self.facts = intake.facts
         self.positions = Positions()
         self._report = Report()
@@ -108,6 +112,7 @@ class Pipeline:
             "report": self._report,
             "release": self._releases.state,
             **self.learner.components(),
+            **self._search.components(),
         }
 
     def snapshot(self) -> dict[str, Snapshot]:
@@ -166,14 +171,20 @@ class Pipeline:
         batch = self._batch(tick, taken)
         learner = self.learner
         learner.forget_items(np.array(taken.evicted_items, np.int32))
+        searched, pairs = self._search.take(taken, lagging=tick.lagging)
         quota = self.quotas.embed_texts if self._report.begun else UNHURRIED
-        learner.tell(items.take_retold(), items.n, items.text, quota=quota)
+        retold = items.take_retold()
+        learner.tell(retold, items.n, items.text, quota=quota)
+        side = self._search.side
+        side.tell(retold, [items.titles[row] for row in retold])
         catalogue = self._catalogue_before(servable_before, taken)
         learner.test(batch, self.facts.histories, catalogue)
+        side.test(pairs, self.facts.histories, catalogue, number=tick.number)
         learner.mature(batch.watermark_ms)
         braking = self._look(taken, servable_before, batch.watermark_ms)
         learner.absorb(batch, self.facts.histories, catalogue)
         learner.train(self.quotas.train_steps)
+        side.learn(pairs, braking=braking.braking)
         answers, revived = self._commands.obey(tick, taken)
         outputs = [*back, *taken.dead_letters, *answers]
         notices, weights = self._releases.step(tick)
@@ -187,6 +198,7 @@ class Pipeline:
         outputs += self._slates.publish(
             tick, touched, taken.unservable, promoted=bool(notices) or then is not None, watermark_ms=batch.watermark_ms
         )
+        outputs += self._search.publish(tick, searched, batch.watermark_ms)
         counts, reasons = self._counts(taken)
         outputs += self._metrics(tick, counts, batch.watermark_ms)
         outputs = lineage.traced(outputs, tick, self.positions, self.facts, learner)
@@ -327,6 +339,7 @@ class Pipeline:
             **self.facts.joiner.take_interval(),
             "metrics": self.learner.metrics_interval(),
             "heads": self.learner.impressions.metrics.take_interval(),
+            "search": self._search.side.figures.take_interval(),
             "reach": self.learner.reach.table(self.facts.items.n),
             "gate": self._releases.take_judged(),
             "brake": list(self.learner.oversight.brake.state().reasons),

@@ -104,6 +104,33 @@ class Gate(Section):
     )
 
 
+class Search(Section):
+    """What searches teach, and the slates that answer them."""
+
+    window_ms: int = semantic(
+        1_800_000, "Event time in ms after a search in which it may be why something is taken.", ge=1_000, le=86_400_000
+    )
+    capacity: int = semantic(
+        20_000, "Different queries remembered; the newest and most frequent stay.", ge=10, le=1_000_000
+    )
+    max_searchers: int = semantic(
+        50_000, "Users whose last search and query slates are remembered; of others the slates are withdrawn.", ge=10,
+        le=10_000_000,
+    )  # fmt: skip
+    frequent_users: int = semantic(
+        20, "Different users from which a query is frequent and has a slate for everybody.", ge=2, le=1_000
+    )
+    slates_per_tick: int = semantic(
+        32, "Slates a tick that answer searches of people, and as many of frequent queries. 0: none.", ge=0, le=10_000
+    )
+    pairs_per_tick: int = semantic(
+        64, "Pairs of a query and what was taken for it that a tick learns from at most.", ge=0, le=10_000
+    )
+    valid_ms: int = semantic(
+        86_400_000, "Event time in ms for which a slate for a query holds.", ge=60_000, le=90 * 86_400_000
+    )
+
+
 class Explore(Section):
     """How slots are filled."""
 

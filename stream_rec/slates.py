@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,16 @@ import numpy as np
 from stream_rec.component import Component
 from stream_rec.events import MISSING, Output, Topic
 from stream_rec.learn.learner import Learner
-from stream_rec.learn.scoring import BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, Catalogue, Ranked
+from stream_rec.learn.scoring import (
+    BOUGHT_BEFORE,
+    BOUGHT_TOGETHER,
+    IN_THIS_VISIT,
+    MATCHES,
+    POPULAR,
+    TAKEN_FOR_IT,
+    Catalogue,
+    Ranked,
+)
 from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.watermark import BEFORE_TIME
@@ -27,6 +36,8 @@ REASONS = {
     BOUGHT_TOGETHER: "bought together",
     IN_THIS_VISIT: "goes with this visit",
     POPULAR: "popular this week",
+    MATCHES: "matches the query",
+    TAKEN_FOR_IT: "taken for this query",
 }
 WORDS = [[word for bit, word in REASONS.items() if bits & bit] for bits in range(1 << len(REASONS))]
 """Words of a slot's reasons, by their bits."""
@@ -100,7 +111,7 @@ class SlateStage:
 
     def __init__(self, facts: Facts, learner: Learner, rules: SlateRules) -> None:
         self._users, self._items, self._joiner = facts.users, facts.items, facts.joiner
-        self._histories, self._learner, self._rules = facts.histories, learner, rules
+        self._histories, self._learner, self.rules = facts.histories, learner, rules
         self.refresh = Refresh()
 
     def publish(
@@ -123,13 +134,13 @@ class SlateStage:
             return []
         if unservable:
             self.refresh.add(self._joiner.holding(np.array(unservable, np.int32)))
-        frame = self._frame(tick, servable, watermark_ms)
+        frame = self.frame(tick, servable, watermark_ms)
         catalogue = Catalogue(self._items.n, servable, self._items.born[: self._items.n])
         out = []
         if promoted or self._star_due(tick.cut_at_ms) or self._star_lost(tick.cut_at_ms, servable):
             self.refresh.star_at_ms = tick.cut_at_ms
             ranked = self._learner.star(
-                self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self._rules.n_slots
+                self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self.rules.n_slots
             )
             out += self._encode(frame, [MISSING], ranked, "everybody")
         for cause, rows in self._rows(touched, in_turn=bool(tick.ranges)):
@@ -139,10 +150,10 @@ class SlateStage:
 
     def _rank(self, rows: Array, now_ms: int, catalogue: Catalogue) -> Ranked:
         users = self._users
-        is_open = now_ms - users.visit_last_ms[rows] <= self._rules.visit_gap_ms
+        is_open = now_ms - users.visit_last_ms[rows] <= self.rules.visit_gap_ms
         visit = np.where(is_open, users.visit_serial[rows], MISSING)
         return self._learner.rank(
-            users.last_row[rows], visit, self._histories, now_ms=now_ms, catalogue=catalogue, k=self._rules.n_slots
+            users.last_row[rows], visit, self._histories, now_ms=now_ms, catalogue=catalogue, k=self.rules.n_slots
         )
 
     def due(self, now_ms: int) -> bool:
@@ -151,7 +162,7 @@ class SlateStage:
 
     def _star_due(self, now_ms: int) -> bool:
         made_at_ms = self.refresh.star_at_ms
-        return made_at_ms == MISSING or now_ms - made_at_ms >= self._rules.star_every_ms
+        return made_at_ms == MISSING or now_ms - made_at_ms >= self.rules.star_every_ms
 
     def _star_lost(self, now_ms: int, servable: Array) -> bool:
         """Whether the slate for everybody shows an item that can no longer be shown."""
@@ -160,7 +171,7 @@ class SlateStage:
 
     def _rows(self, touched: Array, *, in_turn: bool) -> Iterable[tuple[str, Array]]:
         """Users by cause. A tick without records is a sign of life or pays what is owed: it has no round-robin."""
-        quota = self._rules.refresh_users
+        quota = self.rules.refresh_users
         lost = _new(self.refresh.take(quota), touched)
         lost = lost[self._users.born[lost] != 0]
         known = self._users.next_known(quota - len(lost) if in_turn else 0)
@@ -169,9 +180,9 @@ class SlateStage:
 
     # ---- records
 
-    def _frame(self, tick: Tick, servable: Array, watermark_ms: int) -> dict[str, Any]:
+    def frame(self, tick: Tick, servable: Array, watermark_ms: int) -> dict[str, Any]:
         """What all slates of a tick say alike."""
-        rules = self._rules
+        rules = self.rules
         return {
             "event_at": tick.cut_at_ms,
             "valid_until": tick.cut_at_ms + rules.valid_ms,
@@ -193,35 +204,48 @@ class SlateStage:
         ids, encode = self._items.ids, msgspec.json.encode
         tick, out = frame["statistics_tick"], []
         keys = [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
-        decisions = [self._decision(tick, key, cause) for key in keys]
+        decisions = [decision_id(self.rules.seed, tick, key, cause) for key in keys]
         born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
         self._joiner.publish_many(
             rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, scored=ranked.scored
         )
         utility = self._learner.impressions.worth(ranked.scored).round(6).tolist()
-        items, reasons = ranked.items.tolist(), ranked.reasons.tolist()
-        scores = ranked.scores.astype(np.float64).round(6).tolist()
-        for b, key in enumerate(keys):
-            shown = [
-                {
-                    "item_id": ids[item],
-                    "position": k,
-                    "score": scores[b][k],
-                    "utility": utility[b][k],
-                    "deterministic": True,
-                    "explored": False,
-                    "reasons": WORDS[reasons[b][k]],
-                }
-                for k, item in enumerate(items[b])
-                if item != MISSING
-            ]
-            slate = {"user_key": key, "decision_id": decisions[b], "cause": cause, **frame, "slots": shown}
+        for key, decision, shown in zip(keys, decisions, slots_of(ids, ranked, utility), strict=True):
+            slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
             out.append(Output(Topic.SLATES, key.encode(), encode(slate)))
         return out
 
-    def _decision(self, tick: int, key: str, cause: str) -> str:
-        """Decision id, a function of (run seed, tick, slate key, cause) alone."""
-        return hashlib.blake2b(f"{self._rules.seed}|{tick}|{key}|{cause}".encode(), digest_size=12).hexdigest()
+
+def decision_id(seed: int, tick: int, key: str, cause: str) -> str:
+    """Decision id, a function of (run seed, tick, slate key, cause) alone."""
+    return hashlib.blake2b(f"{seed}|{tick}|{key}|{cause}".encode(), digest_size=12).hexdigest()
+
+
+def slots_of(
+    ids: Sequence[str], ranked: Ranked, utility: Sequence[Sequence[float]] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """What the slots of each slate say.
+
+    Args:
+        ids: of the item rows.
+        ranked: the slates.
+        utility: expected of an impression of each slot; None: not known.
+    """
+    reasons, scores = ranked.reasons.tolist(), ranked.scores.astype(np.float64).round(6).tolist()
+    for b, items in enumerate(ranked.items.tolist()):
+        yield [
+            {
+                "item_id": ids[item],
+                "position": k,
+                "score": scores[b][k],
+                "utility": None if utility is None else utility[b][k],
+                "deterministic": True,
+                "explored": False,
+                "reasons": WORDS[reasons[b][k]],
+            }
+            for k, item in enumerate(items)
+            if item != MISSING
+        ]
 
 
 def _new(rows: Array, seen: Array) -> Array:

@@ -236,7 +236,7 @@ def test_everything_learned_is_in_the_half_that_goes_back(tmp_path):
     facts = {n for n, c in Folding(tmp_path).pipeline.components().items() if c.half == "facts"}
     assert facts >= {"positions", "accounting", "dedupe", "watermarks", "users", "histories", "items", "joiner"}
     assert facts - {"positions", "accounting", "dedupe", "watermarks", "users", "histories", "items", "joiner"} == {
-        "refresh", "report", "release", "drift_alarms",
+        "refresh", "report", "release", "drift_alarms", "queries", "searchers", "lexicon", "query_texts",
     }  # fmt: skip
 
 

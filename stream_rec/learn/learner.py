@@ -34,6 +34,7 @@ from stream_rec.model.cooccurrence import Cooccurrence
 from stream_rec.model.features import HALF_LIVES_MS, Statistics
 from stream_rec.model.micro_batch import Examples
 from stream_rec.model.popularity import DecayedPopularity, ItemCounts, RecentPopularity
+from stream_rec.model.query_tables import QueryItems
 from stream_rec.stream.sampling import in_sample
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class LearnSettings:
     rate: float = 0.02
     examination_exponent: float = 1.0
     cut_examples: int = 10_000
+    query_capacity: int = 20_000
+    """Queries that items are counted for."""
     adapter_visits: int = 2_000
     """Organic next-item examples at which an adapter is judged."""
     gate: Rules = field(default_factory=Rules)
@@ -110,6 +113,7 @@ class Learner:
         self.after = Cooccurrence(s.exact_items, s.n_neighbours, directed=True)
         self.near = Cooccurrence(s.exact_items, s.n_neighbours)
         self.exposures = ItemCounts(s.item_capacity)
+        self.query_items = QueryItems(s.query_capacity)
         statistics = Statistics(
             self.counts, self.decayed, self.recent, self.together, self.after, self.exposures, self.near,
             tower.neighbours if tower else None,
@@ -135,6 +139,7 @@ class Learner:
             "taken_after": self.after,
             "taken_near": self.near,
             "item_exposures": self.exposures,
+            "query_items": self.query_items,
             "pending_visits": self.pending,
             "prequential": self.prequential,
             "reach": self.reach,
@@ -282,17 +287,8 @@ class Learner:
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
         if len(rows):
-            for part in (
-                self.counts,
-                self.decayed,
-                self.recent,
-                self.together,
-                self.after,
-                self.near,
-                self.exposures,
-                self.pending,
-                self.reach,
-            ):
+            counted = self.counts, self.decayed, self.recent, self.together, self.after, self.near, self.exposures
+            for part in (*counted, self.query_items, self.pending, self.reach):
                 part.forget_items(rows)
             if self.tower is not None:
                 self.tower.forget_items(rows)

@@ -25,8 +25,8 @@ Small = npt.NDArray[np.int8]
 Halves = npt.NDArray[np.float16]
 Mask = npt.NDArray[np.bool_]
 
-BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR = 1, 2, 4, 8
-"""Bits of a slot's reasons."""
+BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, MATCHES, TAKEN_FOR_IT = 1, 2, 4, 8, 16, 32
+"""Bits of a slot's reasons; the last two of slates for queries."""
 POPULAR_RANK = 100
 FAR = 1_000.0
 """What the heads see is cut here: far beyond what any logit should be, and well within 16 bits."""
@@ -42,7 +42,8 @@ class Ranked(NamedTuple):
     scores: Floats
     """[B, K], -inf where padded."""
     reasons: Small
-    """[B, K] bits: bought before, bought together with it, goes with this visit, popular this week."""
+    """[B, K] bits: bought before, bought together with it, goes with this visit, popular this week; for a query also:
+    matches it, others took it for it."""
     scored: Halves
     """What the heads see of each slot, as of `heads.SCORED`, [B, K, N_SCORED]; UNSAID where padded."""
 
@@ -170,9 +171,10 @@ class Scorer:
         column = np.where(items >= 0, np.minimum(np.searchsorted(universe, items), len(universe) - 1), 0)
         total = _log_total(logits if allowed is None else logits[:, allowed])
         scored = _scored(x, column, scores, scores - total[:, None])
-        return Ranked(items, scores, self._reasons(rows, x, universe, items), scored)
+        return Ranked(items, scores, self.reasons(rows, x, universe, items), scored)
 
-    def _reasons(self, rows: Profiles, x: Inputs, universe: Rows, items: Rows) -> Small:
+    def reasons(self, rows: Profiles, x: Inputs, universe: Rows, items: Rows) -> Small:
+        """Why each of the items [B, K] is there, as far as users and statistics say; bits."""
         there = items >= 0
         column = np.where(there, np.minimum(np.searchsorted(universe, items), len(universe) - 1), 0)
         user = np.broadcast_to(np.arange(len(items))[:, None], items.shape)

@@ -16,6 +16,7 @@ from stream_rec.learn.head_metrics import Calibration
 from stream_rec.learn.promotion import Rules, judge_light
 from stream_rec.learn.soundness import faults, miscalibrated
 from stream_rec.model.heads import HeadSets
+from stream_rec.model.query_ranker import QueryLearner, QueryWeights
 from stream_rec.model.ranker import Learner, Weights
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ class Progress(Component):
         """The last challenger that was cut, where the gate held it: people may promote it until the next cut."""
 
 
+class QuerySets:
+    """The parameter sets of what ranks for queries, and the champion before.
+
+    Args:
+        dim: width of a text embedding; 0 without an encoder.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.learner = QueryLearner(dim)
+        self.challenger, self.champion, self.previous = (QueryWeights(dim) for _ in range(3))
+
+    def components(self) -> dict[str, Component]:
+        """Everything that is state, by name."""
+        return {f"query_{name}": part for name, part in vars(self).items()}
+
+
 class Versions:
     """Cuts challengers from the learner, judges them, promotes them and returns to the champion before.
 
@@ -84,6 +101,7 @@ class Versions:
         self.linear = Learner(rate) if tower is not None else None
         """`linear` learns without the tower, to be measured against."""
         self.challenger, self.champion, self.previous = Weights(), Weights(), Weights()
+        self.query = QuerySets(tower.dim if tower is not None else 0)
         self.rules = replace(
             rules or Rules(),
             champions=(evidence.CHAMPION, evidence.YESTERDAY),
@@ -128,6 +146,7 @@ class Versions:
         p = self.progress
         self.challenger.value = self.learner.value.copy()
         self.heads.cut()
+        self.query.challenger.copy_from(self.query.learner)
         if self.tower is not None:
             self.tower.cut()
         tensors = self.tensors("challenger")
@@ -175,6 +194,8 @@ class Versions:
         self.previous.value = self.champion.value.copy()
         self.champion.value = self.challenger.value.copy()
         self.heads.promote()
+        self.query.previous.copy_from(self.query.champion)
+        self.query.champion.copy_from(self.query.challenger)
         if self.tower is not None:
             self.tower.keep_previous()
             self.tower.promote()
@@ -194,6 +215,7 @@ class Versions:
             return False
         self.champion.value = self.previous.value.copy()
         self.heads.restore_previous()
+        self.query.champion.copy_from(self.query.previous)
         if self.tower is not None:
             self.tower.restore_previous()
         p.champion, p.previous, p.challenger = p.previous, "", ""
@@ -227,6 +249,8 @@ class Versions:
         self.progress.held = ""
         self.learner.reset(self.champion.value)
         self.heads.reset()
+        self.query.learner.copy_from(self.query.champion)
+        self.query.learner.restart()
         if self.tower is not None:
             self.tower.reset()
         self.comparison.restart()
@@ -234,8 +258,9 @@ class Versions:
     def tensors(self, which: str) -> Tensors:
         """What the weight file of a parameter set holds; `which` is `champion` or `challenger`."""
         weights: Weights = getattr(self, which)
+        query: QueryWeights = getattr(self.query, which)
         tower = self.tower.tensors(which) if self.tower is not None else {}
-        return {"ranker": weights.value.copy(), **self.heads.tensors(which), **tower}
+        return {"ranker": weights.value.copy(), **query.tensors(), **self.heads.tensors(which), **tower}
 
     def components(self) -> dict[str, Component]:
         """State of this room by name."""
@@ -246,6 +271,7 @@ class Versions:
             "champion": self.champion,
             "previous": self.previous,
             **self.heads.components(),
+            **self.query.components(),
             "comparison": self.comparison,
             "guard": self.guard,
             "progress": self.progress,

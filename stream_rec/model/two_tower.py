@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -117,6 +118,24 @@ class TwoTower:
                 user[torch.from_numpy(some)] = tower.users(p, vectors, recent, one)
             out: Floats = tower.logits(p, vectors, user, torch.from_numpy(task.copy()), universe).numpy()
         return out
+
+    @property
+    def dim(self) -> int:
+        """Width of a text embedding."""
+        return self.texts.dim
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors float32 [n, D] of any texts, under the adapter that serves."""
+        return self._embedder.embed(texts)
+
+    def adapter_name(self) -> str:
+        """Stands for the adapter that serves; empty for the base."""
+        value = self.rounds.served.value if self.rounds is not None else np.zeros(0, np.float32)
+        return f"{zlib.crc32(value.tobytes()):08x}" if len(value) else ""
+
+    def vectors(self, which: str) -> Floats:
+        """Item vectors of the `champion` or the `learner`, float32 [rows, D]; not to be changed."""
+        return self._vectors[which].table(self.texts.table)
 
     def frozen(self, rows: Profiles, universe: Rows) -> Floats:
         """Scores of the encoder alone: cosine with a recency-weighted mean of what was taken, [B, U]."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stream_rec.component import SCALARS, Component, Snapshot
 from stream_rec.events import MISSING, Kind
-from stream_rec.stream.decisions import EVERYBODY, Decisions
+from stream_rec.stream.decisions import Decisions, is_shared
 from stream_rec.stream.early import EarlyFeedback
 from stream_rec.stream.exposures import CHAIN_STEPS, CLICKED, PURCHASED, Exposed, Exposures, ShownLists, unnamed
 from stream_rec.stream.joins import (
@@ -231,7 +231,7 @@ class Joiner(Component):
         return "", decision, self._key(row, decision, user)
 
     def _key(self, decision_row: int, decision: int, user: int) -> int:
-        return shared_key(decision, user) if self.decisions.user[decision_row] == EVERYBODY else decision
+        return shared_key(decision, user) if is_shared(int(self.decisions.user[decision_row])) else decision
 
     def _join_early(self, key: int, row: int) -> None:
         exposures = self.exposures
@@ -306,7 +306,7 @@ class Joiner(Component):
             if row == MISSING:
                 shared = shared_key(key, user)
                 row = find(shared)
-                if decided != MISSING and self.decisions.user[decided] == EVERYBODY:
+                if decided != MISSING and is_shared(int(self.decisions.user[decided])):
                     key = shared
             rows.append(row)
             published.append(decided)

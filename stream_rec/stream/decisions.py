@@ -13,6 +13,9 @@ from stream_rec.stream.rows import F16, I32, Bools, Rows, RowTable, smallest
 EVERYBODY = MISSING
 """User row of the `*` slate."""
 
+_QUERIES = -(2**31)
+"""Rows from here half of the way up to 0 stand for queries."""
+
 FEW = 8
 """Item rows up to this number are looked for one by one: quicker than through a table."""
 
@@ -26,13 +29,28 @@ PER_USER = 2
 """Decisions kept of each user: a page may still show the one before the last."""
 
 
+def searching(user: int) -> int:
+    """The row that stands for a user's slates for queries, which do not take the place of the user's own."""
+    return EVERYBODY - 1 - user
+
+
+def for_all(query: int) -> int:
+    """The row that stands for the slates of a query that are for everybody."""
+    return _QUERIES + query
+
+
+def is_shared(user: int) -> bool:
+    """Whether a row stands for slates that several people may be shown."""
+    return user == EVERYBODY or user < _QUERIES // 2
+
+
 class Decisions(RowTable):
     """The last two slates of each user, at most `capacity` in all; when full, the longest published go first.
 
-    Columns by row: `decision` int64 key, `user` int32 row (EVERYBODY for `*`), `user_born` int64, `at_ms` int64 when
-    published, `serial` int64 order of publishing from 1 on, `shown` bool (an impression named it), `items`
-    int32[n_slots] item rows by position (MISSING: none), `scored` float16[n_slots, N_SCORED] what each slot was scored
-    with (UNSAID: not said).
+    Columns by row: `decision` int64 key, `user` int32 row (EVERYBODY for `*`; of slates for queries that of `searching`
+    or `for_all`), `user_born` int64, `at_ms` int64 when published, `serial` int64 order of publishing from 1 on,
+    `shown` bool (an impression named it), `items` int32[n_slots] item rows by position (MISSING: none), `scored`
+    float16[n_slots, N_SCORED] what each slot was scored with (UNSAID: not said).
     """
 
     columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items", "scored")
@@ -159,12 +177,14 @@ class Decisions(RowTable):
         rows = naming(self.items[: self.n_rows], self._held(), items)
         rows_of = self._rows_of_user
         users = zip(rows.tolist(), self.user[rows].tolist(), strict=True)
-        newest = {user for row, user in users if user != EVERYBODY and rows_of[user][0] == row}
+        newest = {user for row, user in users if user >= 0 and rows_of[user][0] == row}
         return np.array(sorted(newest), np.int32)
 
     def forget_users(self, users: Sequence[int]) -> None:
         """Drop the slates of users who are no more."""
-        self._drop([row for user in dict.fromkeys(users) for row in self._rows_of_user.get(user, ())])
+        gone = list(dict.fromkeys(users))
+        holders = [*gone, *(searching(user) for user in gone if user >= 0)]
+        self._drop([row for holder in holders for row in self._rows_of_user.get(holder, ())])
 
     def forget_items(self, items: Sequence[int]) -> None:
         """Take items that are no more out of every slate."""

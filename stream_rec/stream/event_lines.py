@@ -6,6 +6,7 @@ The caches below hold only results of pure functions and are emptied when full, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Set
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from stream_rec.stream.quality import MAX_ID, MAX_NUMBER, MAX_POSITION
 MAX_CACHED = 1 << 16
 """Ids that each cache holds before it starts anew."""
 MIN_SCRUBBED_ID = 6
-"""Characters from which a user or session id is also taken out of the query that it comes with."""
+"""Characters from which a user, session or order id is also taken out of the query that it comes with."""
 MAX_RATING = 1e6
 
 USER, SESSION, ORDER, NOBODY = range(4)
@@ -266,9 +267,9 @@ def _decision(raw: str, words: list[str]) -> str:
 def _query(event: Event, words: list[str]) -> str:
     text = text_of(event.query, "query", words)
     clean = scrub(text)
-    for raw in (event.user_id, event.session_id):
-        if raw is not None and len(name := raw.strip()) >= MIN_SCRUBBED_ID and name in clean:
-            clean = clean.replace(name, "<user>")
+    for raw in (event.user_id, event.session_id, event.order_id):
+        if raw is not None and len(name := raw.strip()) >= MIN_SCRUBBED_ID and name.casefold() in clean.casefold():
+            clean = re.sub(re.escape(name), "<user>", clean, flags=re.IGNORECASE)
     if clean != text:
         words.append("query_scrubbed")
     return clean

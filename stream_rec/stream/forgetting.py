@@ -1,8 +1,8 @@
 """Forgetting a user on request: what the facts hold of one goes, in the tick that says so.
 
 Gone are the row in the users table with the open visit, all rows of the history, the examples in window and
-reservoir, slates, exposures, and actions that wait for an impression. What the learned half keeps by user goes by
-`Learner.forget_users`.
+reservoir, slates, exposures, actions that wait for an impression, searches, and queries that nobody else asked. What
+the learned half keeps by user goes by `Learner.forget_users`.
 
 What stays names nobody: sums over everybody (popularity, co-occurrence, metrics, weights, item counts, join counts);
 keyed digests of event ids in the dedupe, without which an event sent again would count again; the bounds that window
@@ -37,4 +37,5 @@ def forget_users(facts: Facts, keys: Sequence[bytes]) -> list[int]:
             examples.forget_users(users.born[known])
         users.forget_many(known)
         facts.joiner.forget_users(users.take_evicted())
+    facts.searches.forget_users(rows, keys)
     return rows

@@ -25,6 +25,7 @@ from stream_rec.stream.items import ItemTable
 from stream_rec.stream.joins import NONE, Matured
 from stream_rec.stream.judging import Events, Verdict
 from stream_rec.stream.sampling import Reservoir
+from stream_rec.stream.searches import Searches
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users
 from stream_rec.stream.watermark import Watermarks
@@ -52,6 +53,7 @@ class Facts:
     joiner: Joiner
     window: SlidingWindow
     reservoir: Reservoir
+    searches: Searches = field(default_factory=Searches)
 
 
 @dataclass(slots=True)

@@ -265,7 +265,9 @@ class Batch:
 
     def _publish(self, slate: dict[str, Any]) -> None:
         user, decision = slate["user_key"], slate["decision_id"]
-        held = self.of_user.setdefault(user, [])
+        # Slates for queries do not take the place of the others: those of a user together, those for all by query.
+        query = slate.get("query")
+        held = self.of_user.setdefault(user if not query else f"{user}?{query if user == '*' else ''}", [])
         held.append(decision)
         if len(held) > 2:
             del self.decisions[held.pop(0)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_rec.effects import Effects
 from stream_rec.events import MISSING
+from stream_rec.learn.query_side import Users
 from stream_rec.learn.scoring import Catalogue, Ranked
 from stream_rec.pipeline import Pipeline
 from stream_rec.stream.tick import Tick
@@ -50,6 +51,7 @@ def again(pipeline: Pipeline, slate: dict[str, Any]) -> Ranked:
     facts, n_slots = pipeline.facts, settings_of(*SMALL).slate.n_slots
     items = facts.items
     catalogue = Catalogue(items.n, items.servable(), items.born[: items.n])
+    query = facts.searches.queries.find(slate.get("query") or "")
     if slate["user_key"] == "*":
         pointer, visit = np.full(1, MISSING), np.full(1, MISSING)
     else:
@@ -57,6 +59,9 @@ def again(pipeline: Pipeline, slate: dict[str, Any]) -> Ranked:
         is_open = slate["event_at"] - facts.users.visit_last_ms[row] <= settings_of(*SMALL).visits.gap_ms
         pointer = facts.users.last_row[[row]]
         visit = np.array([facts.users.visit_serial[row] if is_open else MISSING])
+    if query != MISSING:
+        users = Users(pointer, visit, np.full(1, slate["event_at"]), np.array([query], np.int32))
+        return pipeline._search.side.rank(users, facts.histories, catalogue=catalogue, k=n_slots)
     return pipeline.learner.rank(
         pointer, visit, facts.histories, now_ms=slate["event_at"], catalogue=catalogue, k=n_slots
     )
@@ -74,6 +79,7 @@ def test_stored_weights_and_the_statistics_of_the_named_tick_give_the_same_slate
         version = slates[0]["model_version"]
         # Nothing of the state but the statistics may count: the weights come from the store, by the name.
         pipeline.learner.versions.champion.value = world.broker.weights[version]["ranker"]
+        pipeline.learner.versions.query.champion.value = world.broker.weights[version]["search.value"]
         for parameters in (pipeline.learner.versions.challenger, pipeline.learner.versions.learner):
             parameters.value = np.full_like(parameters.value, np.nan)
         for slate in slates[:: max(1, len(slates) // 8)]:

@@ -66,6 +66,9 @@ SMALL = (
     "learn.exact_items=60",
     "learn.neighbours=8",
     "watermark.max_partitions=4",
+    "search.capacity=40",
+    "search.max_searchers=30",
+    "search.slates_per_tick=6",
 )
 """Everything evicts."""
 ROOM = (
@@ -178,7 +181,7 @@ def extras(step: int, now_ms: int) -> Iterator[Record]:
 
 def clicks_without_impression(step: int, now_ms: int, world: World) -> Iterator[Record]:
     """One on the newest slate that is out: its impression is lost or still to come."""
-    for slate in slates_of(world.broker.outputs(Topic.SLATES))[-1:]:
+    for slate in [slate for slate in slates_of(world.broker.outputs(Topic.SLATES)) if not slate.get("query")][-1:]:
         said = {"event_id": f"c{step}", "event_type": "click", "event_at": now_ms - MINUTE_MS, "user_id": "u000003"}
         said |= {"decision_id": slate["decision_id"], "item_id": slate["slots"][0]["item_id"]}
         yield Record(Topic.EVENTS, 0, 0, now_ms - MINUTE_MS, b"extra", json.dumps(said).encode())
@@ -353,8 +356,8 @@ def restored(pipeline: Pipeline, sets: Sequence[str] = SMALL) -> Pipeline:
 
 
 def slates_of(outputs: Iterable[Output]) -> list[dict[str, Any]]:
-    """The slates among output records, decoded."""
-    return [json.loads(o.value or b"{}") for o in outputs if o.topic == Topic.SLATES]
+    """The slates among output records, decoded; without tombstones."""
+    return [json.loads(o.value) for o in outputs if o.topic == Topic.SLATES and o.value is not None]
 
 
 @dataclass

@@ -19,7 +19,10 @@ def keys_of(*users: str) -> list[bytes]:
 
 def state_of(shop: Shop) -> dict[str, str]:
     facts = shop.facts
-    return {name: digest(getattr(facts, name).snapshot()) for name in facts.__dataclass_fields__}
+    tables = {name: getattr(facts, name) for name in facts.__dataclass_fields__ if name != "searches"} | {
+        name: getattr(facts.searches, name) for name in ("queries", "searchers")
+    }
+    return {name: digest(table.snapshot()) for name, table in tables.items()}
 
 
 def searched(user: str) -> dict[str, object]:
