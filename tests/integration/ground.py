@@ -32,6 +32,7 @@ EVENTS = (Topic.EVENTS, 0)
 SETS = (
     "run.seed=3",
     "model.encoder=none",
+    "registry.enabled=false",
     "health.port=0",
     "tick.max_records=64",
     "tick.max_wait_ms=20",

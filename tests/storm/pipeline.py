@@ -41,6 +41,7 @@ SETTINGS = {
     "learn.recent_capacity": "200000",
     "learn.exact_items": "500",
     "model.encoder": "none",
+    "registry.enabled": "false",
     **{f"model.{k.removeprefix(MODEL).lower()}": v for k, v in os.environ.items() if k.startswith(MODEL)},
 }
 """Roomy tables but for the window, so that a batch computation over the whole log can be compared."""
