@@ -99,6 +99,8 @@ def test_the_stream_goes_far_beyond_every_capacity() -> None:
     counts = facts.joiner.counts()
     assert counts["published"] > 10 * s.attribution.max_decisions
     assert counts["exposed"] > 10 * s.attribution.max_exposures
+    assert facts.searches.queries.n_born > 10 * s.search.capacity
+    assert facts.searches.searchers.last_serial > 10 * s.search.max_searchers
     assert world.pipeline.learner.pending.n_evicted > s.learn.max_pending_visits
     assert world.pipeline.learner.versions.progress.n_promotions >= 5
 
@@ -130,6 +132,9 @@ def test_no_container_anywhere_grows_after_the_warm_up() -> None:
         ("dedupe", "ring", "dedupe.capacity"),
         ("reservoir", "live", "reservoir.capacity"),
         ("pending_visits", "visit", "learn.max_pending_visits"),
+        ("queries", "born", "search.capacity"),
+        ("query_items", "item", "search.capacity"),
+        ("searchers", "user", "search.max_searchers"),
     ],
 )
 def test_a_table_has_the_rows_its_setting_says(name: str, column: str, setting: str) -> None:

@@ -70,6 +70,7 @@ def test_the_fingerprint_tells_keys_apart() -> None:
         ("call 020 7946 0958 now", "call <phone> now"),
         ("(555) 123-4567", "<phone>"),
         ("5551234567", "<phone>"),
+        ("+44 20 7946 0958 4111 1111 1111 1111", "<phone> <phone>"),
         ("white hanging heart 22423", "white hanging heart 22423"),
         ("ean 5012345678901", "ean 5012345678901"),
         ("96385074", "96385074"),
