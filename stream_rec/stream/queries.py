@@ -31,7 +31,7 @@ def digest_of(query: str) -> int:
     """64 bits that stand for a normal query in the key of its slates: the first of its SHA-256, never 0.
 
     >>> f"{digest_of('red jug'):016x}"
-    'fd61e2d63ce3f5a7'
+    'd6e22c8dec8e552d'
     """
     return int.from_bytes(hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()[:8], "big") or 1
 
