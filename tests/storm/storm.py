@@ -252,10 +252,10 @@ class Storm:
                 admin.close()
         except StreamRecError:
             return False
-        return all(done.get(at, 0) >= end for at, end in ends.items()) and self._writes("one")
+        return all(done.get(at, 0) >= end for at, end in ends.items()) and self._writes(self.main)
 
-    def _writes(self, name: str) -> bool:
-        """Whether the newest ledger entry is this learner's: it has claimed and recovered."""
+    def _writes(self, worker: Supervisor) -> bool:
+        """Whether the newest ledger entry is of the very process that runs now: it has claimed and recovered."""
         publisher = KafkaPublisher(access_of(self.broker.bootstrap), {"ledger": "ledger"}, "reads only")
         try:
             newest = publisher.newest()
@@ -263,7 +263,9 @@ class Storm:
             return False
         finally:
             publisher.close()
-        return newest is not None and decode(newest.raw, newest.offset)["learner"] == name
+        if newest is None or newest.written_at_ms < worker.began_ms:
+            return False
+        return bool(decode(newest.raw, newest.offset)["learner"] == worker.name)
 
     def _mount(self) -> None:
         """A small disk of its own for the run folder; without the right to mount one it is a folder like any."""

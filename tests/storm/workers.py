@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -36,6 +37,8 @@ class Supervisor:
         self._environment = environment(bootstrap, name) | {"TMPDIR": str(log.parent)}
         self.log = log
         self.exits: Counter[int] = Counter()
+        self.began_ms = math.inf
+        """When the process that runs now was started; without end while none runs."""
         self.told_of_hanging = False
         """Whether it ended for a transaction that hangs; whoever ends that clears this."""
         self._wanted = False
@@ -52,12 +55,14 @@ class Supervisor:
 
     def _keep(self) -> None:
         while self._wanted:
+            self.began_ms = time.time() * 1000
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", *self._module, "worker", "--start", "earliest", "--out", str(self.folder)],
                     env=self._environment, stdout=log, stderr=log,
                 )  # fmt: skip
             status = self._process.wait()
+            self.began_ms = math.inf
             self.exits[status] += 1
             self.told_of_hanging |= status == 1 and "a transaction hangs" in self.words()
             if self._wanted:
