@@ -34,8 +34,9 @@ from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import Front
 from stream_rec.stream.histories import Histories
-from stream_rec.stream.intake import Facts, Intake, Rules
+from stream_rec.stream.intake import Facts, Intake
 from stream_rec.stream.items import ItemTable
+from stream_rec.stream.judging import Rules
 from stream_rec.stream.privacy import Pseudonymiser, Sealer, fingerprint
 from stream_rec.stream.queries import Queries
 from stream_rec.stream.sampling import Reservoir
@@ -73,7 +74,6 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
         refresh_users=settings.slate.refresh_users_per_tick,
         valid_ms=settings.slate.valid_ms,
         star_every_ms=settings.slate.star_every_ms,
-        policy=settings.explore.policy,
         visit_gap_ms=settings.visits.gap_ms,
     )
     slates = SlateStage(facts, learner, rules)

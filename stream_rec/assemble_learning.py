@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_rec import config
+from stream_rec.explore.slate import DrawRules
 from stream_rec.learn.delayed import Delayed
+from stream_rec.learn.exploration import ExplorePlan
 from stream_rec.learn.guard import GuardRules
 from stream_rec.learn.impressions import HeadPlan
 from stream_rec.learn.learner import Learner, LearnSettings
@@ -45,6 +47,7 @@ def learner_of(settings: config.Settings) -> Learner:
             gate=gate_of(settings),
             guard=GuardRules(n_visits=s.gate.guard_visits, margin=s.gate.margin, alpha=s.gate.alpha),
             heads=heads_of(settings),
+            explore=explore_of(settings),
         ),
         tower_of(settings),
     )
@@ -60,6 +63,31 @@ def heads_of(settings: config.Settings) -> HeadPlan:
         capacity=settings.attribution.max_exposures,
         n_slots=settings.slate.n_slots,
         seed=settings.run.seed,
+    )
+
+
+def explore_of(settings: config.Settings) -> ExplorePlan:
+    """How slates are drawn."""
+    explore = settings.explore
+    return ExplorePlan(
+        DrawRules(
+            seed=settings.run.seed,
+            n_slots=settings.slate.n_slots,
+            policy=explore.policy,
+            budget=explore.exploration_budget,
+            diversity=explore.diversity,
+            strength=explore.diversity_strength,
+            max_explored=explore.max_explored,
+            first_explorable=explore.first_explorable,
+        ),
+        n_candidates=explore.candidates,
+        n_trial=explore.trial_items,
+        trial_impressions=explore.trial_impressions,
+        starts_on=explore.start == "on",
+        named_share=explore.named_share,
+        half_life_ms=explore.half_life_ms,
+        short_half_life_ms=min(explore.drift_half_life_ms, explore.half_life_ms),
+        item_capacity=settings.items.capacity,
     )
 
 

@@ -136,6 +136,7 @@ class Candidates(msgspec.Struct, kw_only=True):
     """What a slate was chosen from."""
 
     n: Annotated[int, Meta(ge=0)]
+    admitted: Annotated[int | None, Meta(description="how many the slots were drawn from; null: no draw")] = None
     sources: list[str] = msgspec.field(default_factory=list)
     digest: str = ""
 

@@ -23,8 +23,6 @@ from stream_rec.stream.users import stable, words_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, dict[str, Array]]
-LATER_WORDS = ("explore",)
-"""Words of the topic that this build does not obey yet."""
 
 
 class Commands:
@@ -35,6 +33,7 @@ class Commands:
     - `pin` keeps the state at a version's cut until another one is pinned, so that it can be returned to.
     - `rollback` to a version restores the learned half as of its cut, to an event time as of the newest kept state
       that had seen nothing later; promotion is frozen from the command on. It is answered when the state is there.
+    - `explore` lets slates be drawn, or not, whatever was measured of the shop's clicks.
     - `forget` removes a user.
 
     Args:
@@ -76,7 +75,7 @@ class Commands:
                 case "rollback":
                     refused = self._ask_back(arguments)
                 case _:
-                    refused = "this build does not obey it yet"
+                    refused = self._explore(arguments["explore"])
             if refused is not None:
                 out.append(_answer(tick, word, arguments, refused=refused, **says))
         return out, weights
@@ -156,6 +155,13 @@ class Commands:
         out = self._releases.returned(tick, called_back, record)
         serves = self._learner.versions.champion_version
         return [*out, _answer(tick, "rollback", {**wanted, "version": serves}, state_tick=answer.tick)]
+
+    def _explore(self, is_on: bool) -> str:
+        exploration = self._learner.exploration
+        if not exploration.draws_at_all:
+            return f"explore.policy is {exploration.plan.draws.policy}, which draws nothing; set another one"
+        exploration.switch.tell(is_on)
+        return ""
 
     def _unknown(self, version: str) -> str:
         return f"no version {version} is known to this pipeline; the state is kept at the cuts of {self._kept()}"

@@ -30,6 +30,8 @@ class Health:
     version: str | None = None
     brake: tuple[str, ...] = ()
     """Why nothing is learned or promoted now; empty when it is."""
+    explore: Mapping[str, Any] = field(default_factory=dict)
+    """Whether slates are drawn, why not, and what it has cost."""
     n_rebuilds: int = 0
     """Times the state was dropped and recovered from the ledger in this process."""
     records: Counter[str] = field(default_factory=Counter)
@@ -75,6 +77,7 @@ class Health:
             "lag": self.lag,
             "version": self.version,
             "brake": list(self.brake),
+            "explore": dict(self.explore),
             "records": dict(self.records),
             "ticks": self.n_ticks,
             "mean_tick_ms": round(1000 * self.tick_s / self.n_ticks, 2) if self.n_ticks else None,

@@ -28,7 +28,7 @@ from stream_rec.releases import Releases
 from stream_rec.rollback import State
 from stream_rec.slates import SlateStage
 from stream_rec.stream.accounting import OUTCOMES
-from stream_rec.stream.intake import ORGANIC, SESSION, Intake, Taken
+from stream_rec.stream.intake import LOOKS, ORGANIC, SESSION, Intake, Taken
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import Users, stable
@@ -37,7 +37,6 @@ from stream_rec.stream.watermark import BEFORE_TIME
 Array = np.ndarray[Any, np.dtype[Any]]
 UNHURRIED = 1 << 20
 """Before the first event nobody waits."""
-LOOKS = (Kind.CLICK, Kind.VIEW_ITEM)
 JOINABLE = (*LOOKS, Kind.ADD_TO_CART, Kind.PURCHASE)
 """What people do with an item that a slate may have shown."""
 
@@ -184,6 +183,7 @@ class Pipeline:
         braking = self._look(taken, servable_before, batch.watermark_ms)
         learner.absorb(batch, self.facts.histories, catalogue)
         learner.train(self.quotas.train_steps)
+        learner.exploration.learn(taken.shown, braking=braking.braking)
         side.learn(pairs, braking=braking.braking)
         answers, revived = self._commands.obey(tick, taken)
         outputs = [*back, *taken.dead_letters, *answers]
@@ -215,6 +215,7 @@ class Pipeline:
         before = np.zeros(len(servable), np.bool_)
         before[: len(servable_before)] = servable_before
         n_visits, recall = self.learner.matured()
+        self.learner.exploration.switch.count(watermark_ms, n_named=taken.named[0], n_clicks=taken.named[1])
         counts = Counts(
             events=len(np.unique([line.event for line in taken.lines.source])),
             joinable=int(joinable.sum()),
@@ -340,6 +341,7 @@ class Pipeline:
             "metrics": self.learner.metrics_interval(),
             "heads": self.learner.impressions.metrics.take_interval(),
             "search": self._search.side.figures.take_interval(),
+            "explore": self.learner.exploration.table(braking=self.learner.oversight.braking),
             "reach": self.learner.reach.table(self.facts.items.n),
             "gate": self._releases.take_judged(),
             "brake": list(self.learner.oversight.brake.state().reasons),

@@ -134,8 +134,37 @@ class Search(Section):
 class Explore(Section):
     """How slots are filled."""
 
-    policy: Literal["greedy"] = semantic(
-        "greedy", "The policy; `greedy` shows the best and marks each slot deterministic."
+    policy: Literal["igw", "greedy", "epsilon", "softmax", "thompson", "uniform"] = semantic(
+        "igw", "How slots of users' slates are drawn; `greedy` draws nothing and shows the best by the joint logit."
+    )
+    start: Literal["shadow", "on"] = semantic(
+        "shadow", "`shadow`: the best are shown until enough clicks name their decision. `on`: draw from the start."
+    )
+    named_share: float = semantic(
+        0.8, "Share of a day's clicks on recommended items that must name their decision for slates to be drawn.", gt=0,
+        le=1,
+    )  # fmt: skip
+    exploration_budget: float = semantic(
+        0.02,
+        "Share of a slot's best value that drawing may lose on average. More: learns and costs more.",
+        gt=0,
+        le=1,
+    )
+    candidates: int = semantic(50, "Best items by the joint logit that a slate is drawn from.", ge=1, le=1_000)
+    max_explored: int = semantic(4, "Slots of a slate that may show another item than the best.", ge=0, le=1_000)
+    first_explorable: int = semantic(1, "Slots before this one (0-based) always show the best.", ge=0, le=1_000)
+    diversity: Literal["dpp", "mmr", "none"] = semantic(
+        "dpp", "How an item counts less beside items like it, by text. Without an encoder nothing is alike."
+    )
+    diversity_strength: float = semantic(0.3, "How much less. 0: not at all.", ge=0, le=1)
+    trial_items: int = semantic(4, "Items on trial that stand beside the best in a tick's slates.", ge=0, le=1_000)
+    trial_impressions: int = semantic(20, "Impressions until which an item is on trial.", ge=0, le=1_000_000)
+    half_life_ms: int = semantic(
+        14 * 86_400_000, "Event time in ms in which what was learned of utility counts half.", ge=60_000,
+        le=3650 * 86_400_000,
+    )  # fmt: skip
+    drift_half_life_ms: int = semantic(
+        86_400_000, "The same for a day after the reward has drifted.", ge=60_000, le=3650 * 86_400_000
     )
 
 

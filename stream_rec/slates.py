@@ -12,6 +12,8 @@ import numpy as np
 
 from stream_rec.component import Component
 from stream_rec.events import MISSING, Output, Topic
+from stream_rec.explore.slate import slate_seeds
+from stream_rec.learn.exploration import OFF, SAFE, SHADOW, Drawn, with_trials
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import (
     BOUGHT_BEFORE,
@@ -20,6 +22,7 @@ from stream_rec.learn.scoring import (
     MATCHES,
     POPULAR,
     TAKEN_FOR_IT,
+    TRIED,
     Catalogue,
     Ranked,
 )
@@ -28,7 +31,11 @@ from stream_rec.stream.tick import Tick
 from stream_rec.stream.watermark import BEFORE_TIME
 
 EVERYBODY = "*"
-POLICY_VERSION = 1
+POLICY_VERSION = 2
+RANKED = "greedy"
+"""The policy of slates that nothing was drawn for: the best by the joint logit, in its order."""
+SURE = {"propensity": None, "deterministic": True, "explored": False}
+"""What a slot says that was not drawn."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 REASONS = {
@@ -38,6 +45,7 @@ REASONS = {
     POPULAR: "popular this week",
     MATCHES: "matches the query",
     TAKEN_FOR_IT: "taken for this query",
+    TRIED: "tried out",
 }
 WORDS = [[word for bit, word in REASONS.items() if bits & bit] for bits in range(1 << len(REASONS))]
 """Words of a slot's reasons, by their bits."""
@@ -53,7 +61,6 @@ class SlateRules:
     refresh_users: int = 256
     valid_ms: int = 7 * 86_400_000
     star_every_ms: int = 3_600_000
-    policy: str = "greedy"
     visit_gap_ms: int = 1_800_000
 
 
@@ -145,16 +152,36 @@ class SlateStage:
             out += self._encode(frame, [MISSING], ranked, "everybody")
         for cause, rows in self._rows(touched, in_turn=bool(tick.ranges)):
             if len(rows):
-                out += self._encode(frame, rows.tolist(), self._rank(rows, tick.cut_at_ms, catalogue), cause)
+                out += self._personal(frame, rows, cause, catalogue)
         return out
 
-    def _rank(self, rows: Array, now_ms: int, catalogue: Catalogue) -> Ranked:
+    def _personal(self, frame: dict[str, Any], rows: Array, cause: str, catalogue: Catalogue) -> list[Output]:
+        """Slates of users: drawn, or ranked and in shadow some of them drawn beside that."""
+        now_ms, number, exploration = frame["event_at"], frame["statistics_tick"], self._learner.exploration
+        mode = exploration.mode(braking=self._learner.oversight.braking)
+        if mode == OFF:
+            return self._encode(frame, rows.tolist(), self._rank(rows, now_ms, catalogue, self.rules.n_slots), cause)
+        seeds = slate_seeds(self.rules.seed, number, self._keys(rows.tolist()), cause)
+        wide = with_trials(catalogue, exploration.trial_items(catalogue, number))
+        width = max(self.rules.n_slots, exploration.plan.n_candidates)
+        tower = self._learner.tower
+        vectors = None if tower is None else tower.vectors("champion")
+        if mode == SHADOW:
+            ranked = self._rank(rows, now_ms, catalogue, self.rules.n_slots)
+            if (some := exploration.sampled(seeds)).any():
+                beside = self._rank(rows[some], now_ms, wide, width)
+                exploration.try_out(beside, seeds[some], vectors=vectors)
+            return self._encode(frame, rows.tolist(), ranked, cause)
+        candidates = self._rank(rows, now_ms, wide, width)
+        ranked, drawn = exploration.draw(candidates, seeds, safe=mode == SAFE, vectors=vectors)
+        said = frame | {"policy": exploration.plan.draws.policy, "budget": exploration.plan.draws.budget}
+        return self._encode(said, rows.tolist(), ranked, cause, drawn)
+
+    def _rank(self, rows: Array, now_ms: int, catalogue: Catalogue, k: int) -> Ranked:
         users = self._users
         is_open = now_ms - users.visit_last_ms[rows] <= self.rules.visit_gap_ms
         visit = np.where(is_open, users.visit_serial[rows], MISSING)
-        return self._learner.rank(
-            users.last_row[rows], visit, self._histories, now_ms=now_ms, catalogue=catalogue, k=self.rules.n_slots
-        )
+        return self._learner.rank(users.last_row[rows], visit, self._histories, now_ms=now_ms, catalogue=catalogue, k=k)
 
     def due(self, now_ms: int) -> bool:
         """Whether a tick without records would publish something that is owed."""
@@ -190,7 +217,7 @@ class SlateStage:
             "key_id": rules.key_id,
             "model_version": self._learner.versions.champion_version,
             "statistics_tick": tick.number,
-            "policy": rules.policy,
+            "policy": RANKED,
             "policy_version": POLICY_VERSION,
             "candidates": {
                 "n": int(servable.sum()),
@@ -200,18 +227,27 @@ class SlateStage:
             "budget": None,
         }
 
-    def _encode(self, frame: dict[str, Any], rows: Sequence[int], ranked: Ranked, cause: str) -> list[Output]:
+    def _keys(self, rows: Sequence[int]) -> list[str]:
+        return [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
+
+    def _encode(
+        self, frame: dict[str, Any], rows: Sequence[int], ranked: Ranked, cause: str, drawn: Drawn | None = None
+    ) -> list[Output]:
         ids, encode = self._items.ids, msgspec.json.encode
         tick, out = frame["statistics_tick"], []
-        keys = [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
+        keys = self._keys(rows)
         decisions = [decision_id(self.rules.seed, tick, key, cause) for key in keys]
         born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
         self._joiner.publish_many(
             rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, scored=ranked.scored
         )
         utility = self._learner.impressions.worth(ranked.scored).round(6).tolist()
-        for key, decision, shown in zip(keys, decisions, slots_of(ids, ranked, utility), strict=True):
+        for b, (key, decision, shown) in enumerate(
+            zip(keys, decisions, slots_of(ids, ranked, utility, drawn), strict=True)
+        ):
             slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
+            if drawn is not None:
+                slate["candidates"] = frame["candidates"] | {"admitted": int(drawn.n_admitted[b])}
             out.append(Output(Topic.SLATES, key.encode(), encode(slate)))
         return out
 
@@ -222,7 +258,10 @@ def decision_id(seed: int, tick: int, key: str, cause: str) -> str:
 
 
 def slots_of(
-    ids: Sequence[str], ranked: Ranked, utility: Sequence[Sequence[float]] | None = None
+    ids: Sequence[str],
+    ranked: Ranked,
+    utility: Sequence[Sequence[float]] | None = None,
+    drawn: Drawn | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """What the slots of each slate say.
 
@@ -230,8 +269,10 @@ def slots_of(
         ids: of the item rows.
         ranked: the slates.
         utility: expected of an impression of each slot; None: not known.
+        drawn: how they were chosen; None: nothing was drawn.
     """
-    reasons, scores = ranked.reasons.tolist(), ranked.scores.astype(np.float64).round(6).tolist()
+    told = ranked.reasons if drawn is None else np.where(drawn.explored, ranked.reasons | TRIED, ranked.reasons)
+    reasons, scores = told.tolist(), ranked.scores.astype(np.float64).round(6).tolist()
     for b, items in enumerate(ranked.items.tolist()):
         yield [
             {
@@ -239,13 +280,18 @@ def slots_of(
                 "position": k,
                 "score": scores[b][k],
                 "utility": None if utility is None else utility[b][k],
-                "deterministic": True,
-                "explored": False,
+                **(SURE if drawn is None or drawn.deterministic[b, k] else _chance(drawn, b, k)),
                 "reasons": WORDS[reasons[b][k]],
             }
             for k, item in enumerate(items)
             if item != MISSING
         ]
+
+
+def _chance(drawn: Drawn, b: int, k: int) -> dict[str, Any]:
+    """What a drawn slot says of its draw."""
+    propensity, explored = float(drawn.propensity[b, k]), bool(drawn.explored[b, k])
+    return {"propensity": propensity, "deterministic": False, "explored": explored}
 
 
 def _new(rows: Array, seen: Array) -> Array:

@@ -379,6 +379,7 @@ class _Session:
         told.committed(tick, effects, self.loop.took_s)
         told.version = pipeline.learner.versions.champion_version
         told.lag = self.opened.beat.lag
+        told.explore = pipeline.learner.exploration.table(braking=bool(effects.brake))
 
     def _tell(self) -> None:
         """A line for people now and then."""

@@ -34,7 +34,7 @@ def refusal(*sets: str, environ: dict[str, str] | None = None, file: Path | None
 
 def test_defaults_need_no_source() -> None:
     loaded = load(None, [], {})
-    assert (loaded.pipeline.name, loaded.slate.n_slots, loaded.explore.policy) == ("stream-rec", 20, "greedy")
+    assert (loaded.pipeline.name, loaded.slate.n_slots, loaded.explore.policy) == ("stream-rec", 20, "igw")
     assert loaded.run_dir == Path("runs/stream-rec")
 
 

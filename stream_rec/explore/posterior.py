@@ -149,13 +149,19 @@ class Posterior(Component):
 
     # ---- asking
 
-    def predict(self, x: ArrayLike, items: ArrayLike) -> Belief:
-        """Mean and spread of the utility of candidates; `x` float [n, d], `items` int [n]. Changes nothing."""
+    def predict(self, x: ArrayLike, items: ArrayLike, offset: ArrayLike = 0.0) -> Belief:
+        """Mean and spread of the utility of candidates. Changes nothing.
+
+        Args:
+            x: float [n, d], features.
+            items: int [n], rows of the items.
+            offset: float [n], what was taken off the rewards before they were observed.
+        """
         z = self._standardised(np.asarray(x, np.float64))
         residual, weight = self._residual(np.asarray(items, np.intp))
         half = z @ self._root.T
         variance = np.einsum("nd,nd->n", half, half) + 1.0 / (self.rules.item_prior + weight)
-        return Belief(np.clip(self._head(z) + residual, 0.0, 1.0), np.sqrt(self._noise * variance))
+        return Belief(np.clip(np.asarray(offset) + self._head(z) + residual, 0.0, 1.0), np.sqrt(self._noise * variance))
 
     def rebuild(self) -> None:
         """Standardise the moments and solve."""

@@ -145,18 +145,27 @@ class Impressions:
     def worth(self, scored: npt.NDArray[np.float16]) -> Doubles:
         """Expected utility of each slot of slates under the champion, in [0, 1]; 0 where there is no item. Pure.
 
-        u = sum over the event types of weight x P(type | impression), float64 [B, K].
-
         Args:
             scored: as of `heads.SCORED`, UNSAID where there is no item, [B, K, N_SCORED].
+
+        Returns:
+            Float64 [B, K].
         """
         there = np.isfinite(scored).all(axis=2)
-        x = heads.design(scored[there], np.nonzero(there)[1])
         out = np.zeros(there.shape)
-        value = self.sets.champion.value
-        for head, weight in enumerate(self.plan.utility):
-            out[there] += weight * heads.sigmoid(heads.logits(x, value[head]))
+        out[there] = self.expected(scored[there], np.nonzero(there)[1])
         return out
+
+    def expected(self, scored: npt.NDArray[np.float16], position: npt.NDArray[np.integer]) -> Doubles:
+        """Expected utility u = sum over the event types of weight x P(type | impression), float64 [n]. Pure.
+
+        Args:
+            scored: as of `heads.SCORED`, all finite, [n, N_SCORED].
+            position: 0-based, [n].
+        """
+        x, value = heads.design(scored, position), self.sets.champion.value
+        each = (w * heads.sigmoid(heads.logits(x, value[head])) for head, w in enumerate(self.plan.utility))
+        return sum(each, np.zeros(len(x)))
 
     # ---- test
 

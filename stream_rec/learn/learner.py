@@ -20,6 +20,7 @@ from stream_rec.learn import evidence, training
 from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Positives, Retractions, TickBatch, Visits
 from stream_rec.learn.examples import Takes, first_takes, followed, taken_back
+from stream_rec.learn.exploration import Exploration, ExplorePlan
 from stream_rec.learn.guard import GuardRules
 from stream_rec.learn.impressions import HeadPlan, Impressions
 from stream_rec.learn.oversight import LOSS, REWARD, Oversight
@@ -82,6 +83,7 @@ class LearnSettings:
     """Its rivals are set by what is learned."""
     guard: GuardRules = field(default_factory=GuardRules)
     heads: HeadPlan = field(default_factory=HeadPlan)
+    explore: ExplorePlan = field(default_factory=ExplorePlan)
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Learner:
         self.trial = AdapterTrial(s.seed, s.adapter_visits)
         self._probe = Probe(self.scorer, self.versions, self.prequential, self.trial, micro_batch=s.micro_batch)
         self.impressions = Impressions(self.versions.heads, s.heads)
+        self.exploration = Exploration(s.explore, self.impressions)
         self.oversight, self.skipped = Oversight(), Skipped()
         self._tick: _Tick | None = None
 
@@ -147,6 +150,7 @@ class Learner:
             **self.oversight.components(),
             "skipped": self.skipped,
             **self.impressions.components(),
+            **self.exploration.components(),
             "adapter_trial": self.trial.sums,
             "candidate_recall": self._probe.recall,
             **(self.tower.components() if self.tower else {}),
@@ -245,7 +249,8 @@ class Learner:
         if not self.oversight.braking:
             evidence.compare(self.versions.comparison, closed)
             evidence.watch(self.versions.guard, closed)
-            self.oversight.tell(REWARD, rewards)
+            if self.oversight.tell(REWARD, rewards):
+                self.exploration.alarm(watermark_ms)
         if self.tower is not None and self.tower.rounds is not None:
             self.trial.judge(self.tower.rounds)
         return closed.user
@@ -288,7 +293,7 @@ class Learner:
         """Start again for item rows that were given to other items."""
         if len(rows):
             counted = self.counts, self.decayed, self.recent, self.together, self.after, self.near, self.exposures
-            for part in (*counted, self.query_items, self.pending, self.reach):
+            for part in (*counted, self.query_items, self.pending, self.reach, self.exploration):
                 part.forget_items(rows)
             if self.tower is not None:
                 self.tower.forget_items(rows)

@@ -1,7 +1,7 @@
 """Watches what the stream brings: whether anything may be learned from it now, and whether it has changed.
 
 While the brake is on nothing is counted, learned, promoted or taken for evidence; buffering and measuring go on. Drift
-alarms are reported and change nothing.
+alarms are reported; those of the reward make exploration forget faster for a while.
 """
 
 from __future__ import annotations
@@ -57,11 +57,16 @@ class Oversight:
         """
         return self.brake.update(at_ms, counts)
 
-    def tell(self, figure: str, values: Sequence[float] | Doubles) -> None:
-        """Tell the detectors losses (nats an example) or rewards (recall of what was served a visit), in order."""
-        for alarm in self.drift.update(figure, values):
+    def tell(self, figure: str, values: Sequence[float] | Doubles) -> bool:
+        """Tell the detectors losses (nats an example) or rewards (recall of what was served a visit), in order.
+
+        Returns whether one of them raised an alarm.
+        """
+        alarms = self.drift.update(figure, values)
+        for alarm in alarms:
             word = "drift_" + alarm.replace(": ", "_")
             self.alarms.counts[word] = self.alarms.counts.get(word, 0) + 1
+        return bool(alarms)
 
     def take_alarms(self) -> dict[str, int]:
         """Alarms since the last call, as {`drift_FIGURE_DETECTOR`: n}."""

@@ -25,8 +25,8 @@ Small = npt.NDArray[np.int8]
 Halves = npt.NDArray[np.float16]
 Mask = npt.NDArray[np.bool_]
 
-BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, MATCHES, TAKEN_FOR_IT = 1, 2, 4, 8, 16, 32
-"""Bits of a slot's reasons; the last two of slates for queries."""
+BOUGHT_BEFORE, BOUGHT_TOGETHER, IN_THIS_VISIT, POPULAR, MATCHES, TAKEN_FOR_IT, TRIED = 1, 2, 4, 8, 16, 32, 64
+"""Bits of a slot's reasons; MATCHES and TAKEN_FOR_IT of slates for queries, TRIED of slots that explore."""
 POPULAR_RANK = 100
 FAR = 1_000.0
 """What the heads see is cut here: far beyond what any logit should be, and well within 16 bits."""
@@ -57,12 +57,14 @@ class Catalogue:
         servable: rows that may be shown, [n_items]; None = all.
         born: history serial at which a row came into use, [n_items]; None = from the start.
         known: rows that may be scored at all, as candidates or negatives, [n_items]; None = all.
+        beside: rows that stand behind the best of every ranking where they are not among them; None = none.
     """
 
     n_items: int
     servable: Mask | None = None
     born: Ints | None = None
     known: Mask | None = None
+    beside: Rows | None = None
 
     @property
     def nothing_known(self) -> bool:
@@ -168,6 +170,8 @@ class Scorer:
         task[rows.owner[rows.in_visit]] = ranker.CONTINUE
         logits = self.logits("champion", x, rows, weights, task=task, universe=universe)
         items, scores = lists.top(logits, k, universe, allowed)
+        if catalogue.beside is not None:
+            items, scores = _with(items, scores, logits, universe, catalogue.beside)
         column = np.where(items >= 0, np.minimum(np.searchsorted(universe, items), len(universe) - 1), 0)
         total = _log_total(logits if allowed is None else logits[:, allowed])
         scored = _scored(x, column, scores, scores - total[:, None])
@@ -190,6 +194,15 @@ class Scorer:
             bar = max(1, int(np.sort(recent)[-min(POPULAR_RANK, len(recent))]))
             out |= np.where(recent[column] >= bar, POPULAR, 0).astype(np.int8)
         return np.where(there, out, 0).astype(np.int8)
+
+
+def _with(items: Rows, scores: Floats, logits: Floats, universe: Rows, beside: Rows) -> tuple[Rows, Floats]:
+    """The best with some rows behind them, [B, K + n]; MISSING where one is among the best or not scored."""
+    beside = beside[np.isin(beside, universe)]
+    among = (items[:, :, None] == beside).any(axis=1)
+    more = np.where(among, MISSING, beside).astype(np.int32)
+    logit = np.where(among, -np.inf, logits[:, np.searchsorted(universe, beside)]).astype(np.float32)
+    return np.concatenate([items, more], axis=1), np.concatenate([scores, logit], axis=1)
 
 
 def _log_total(logits: Floats) -> Floats:

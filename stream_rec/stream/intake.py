@@ -22,8 +22,8 @@ from stream_rec.stream.exposures import ShownLists
 from stream_rec.stream.front import Front, FrontBatch
 from stream_rec.stream.histories import Histories, NewRows
 from stream_rec.stream.items import ItemTable
-from stream_rec.stream.joins import NONE, Matured
-from stream_rec.stream.judging import Events, Verdict
+from stream_rec.stream.joins import NONE, WEAKLY, Matured
+from stream_rec.stream.judging import Events, Rules, Verdict
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.searches import Searches
 from stream_rec.stream.tick import Tick
@@ -32,6 +32,7 @@ from stream_rec.stream.watermark import Watermarks
 from stream_rec.stream.window import SlidingWindow
 
 ORGANIC, SLATE = 0, 1
+LOOKS = (Kind.CLICK, Kind.VIEW_ITEM)
 SESSION = 1
 """Stand-ins up to this one have a slate of their own."""
 
@@ -101,21 +102,11 @@ class Taken:
     evicted_items: list[int]
     shown: Matured
     """Impressions whose waits have closed."""
+    named: tuple[int, int]
+    """Clicks and views of recommended items: how many name their decision, and how many there are."""
     dead_letters: list[Output]
     verdicts: Counter[Verdict]
     controls: list[tuple[str, dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What counts as a positive: event types, and the rating from which a review does; what lies in the future."""
-
-    positive_kinds: frozenset[int] = field(
-        default_factory=lambda: frozenset((Kind.CLICK, Kind.VIEW_ITEM, Kind.ADD_TO_CART, Kind.PURCHASE, Kind.REVIEW))
-    )
-    min_rating: float = 4.0
-    in_future_ms: int = 5 * 60_000
-    """How far an event may be ahead of the tick's clock."""
 
 
 class Intake:
@@ -142,7 +133,7 @@ class Intake:
         evicted_items = self._clear()
         served = self._served(lines)
         self._impressions(events, lines, batch.verdicts)
-        source, position = self._join(lines)
+        source, position, named = self._join(lines)
         self._append(lines)
         self._fill_window(lines, source, position)
         retracted = self._refunds(lines, batch.verdicts)
@@ -150,6 +141,7 @@ class Intake:
         facts.window.evict(watermark_ms)
         return Taken(
             shown=facts.joiner.mature(watermark_ms),
+            named=named,
             lines=lines,
             source=source,
             position=position,
@@ -290,8 +282,8 @@ class Intake:
             served.append(own if own is not None else joiner.in_force(MISSING, MISSING, at_ms))
         return served
 
-    def _join(self, lines: Lines) -> tuple[Array, Array]:
-        """Which positives a slate led to, and from which place in it."""
+    def _join(self, lines: Lines) -> tuple[Array, Array, tuple[int, int]]:
+        """Which positives a slate led to, from which place in it, and `Taken.named`."""
         source = np.full(len(lines.kind), ORGANIC, np.int8)
         position = np.full(len(lines.kind), MISSING, np.int16)
         at = np.flatnonzero(lines.kind != Kind.IMPRESSION)
@@ -300,7 +292,8 @@ class Intake:
             lines.kind[at], lines.user[at], lines.item[at], decisions=decisions, at_ms=lines.at_ms[at]
         )
         source[at], position[at] = np.where(joins.status == NONE, ORGANIC, SLATE), joins.position
-        return source, position
+        looks = joins.status[np.isin(lines.kind[at], LOOKS) & (joins.status != NONE)]
+        return source, position, (int(np.count_nonzero(looks != WEAKLY)), len(looks))
 
     def _impressions(self, events: Events, lines: Lines, verdicts: list[Verdict | None]) -> None:
         of = np.flatnonzero(lines.kind[events.first] == Kind.IMPRESSION)

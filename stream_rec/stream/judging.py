@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from stream_rec.events import Line, Record
+from stream_rec.events import Kind, Line, Record
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import FrontBatch
 from stream_rec.stream.tick import Tick
@@ -18,6 +18,18 @@ from stream_rec.stream.watermark import Watermarks
 Array = np.ndarray[Any, np.dtype[Any]]
 Verdict = tuple[str, str]
 """Outcome and reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as a positive: event types, and the rating from which a review does; what lies in the future."""
+
+    positive_kinds: frozenset[int] = field(
+        default_factory=lambda: frozenset((Kind.CLICK, Kind.VIEW_ITEM, Kind.ADD_TO_CART, Kind.PURCHASE, Kind.REVIEW))
+    )
+    min_rating: float = 4.0
+    in_future_ms: int = 5 * 60_000
+    """How far an event may be ahead of the tick's clock."""
 
 
 @dataclass(slots=True)

@@ -26,8 +26,9 @@ from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import Front
 from stream_rec.stream.histories import Histories
-from stream_rec.stream.intake import Facts, Intake, Rules
+from stream_rec.stream.intake import Facts, Intake
 from stream_rec.stream.items import ItemTable
+from stream_rec.stream.judging import Rules
 from stream_rec.stream.privacy import Pseudonymiser, Sealer
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.users import Users

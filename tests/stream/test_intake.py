@@ -14,8 +14,9 @@ from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import Adapter, Front
 from stream_rec.stream.histories import Histories
-from stream_rec.stream.intake import Facts, Intake, Rules, Taken
+from stream_rec.stream.intake import Facts, Intake, Taken
 from stream_rec.stream.items import ItemTable
+from stream_rec.stream.judging import Rules
 from stream_rec.stream.privacy import Pseudonymiser, Sealer
 from stream_rec.stream.sampling import Reservoir
 from stream_rec.stream.tick import Tick
