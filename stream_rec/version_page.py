@@ -17,6 +17,8 @@ JOINED = {
     "join_rate": "data/join_rate",
 }
 
+EXPLORED = ("slots", "explored", "loss", "expected_loss", "slate_loss", "observed", "items_tried")
+
 
 def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """(metric, value) of a line of `metrics.jsonl`, at most about seventy.
@@ -34,6 +36,10 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, metric in JOINED.items():
         if (value := line.get(name)) is not None:
             yield metric, float(value)
+    told = line.get("explore", {})
+    for name in EXPLORED:
+        if name in told:
+            yield f"explore/{name}", float(told[name])
     yield from _evaluated(line.get("metrics", {}))
     for model in MODELS[:3]:
         for name, value in (line.get("reach", {}).get(model) or {}).items():
