@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stream_rec import cli_config, cli_kafka, cli_lists, cli_options, cli_run, cli_topics, cli_versions
+from stream_rec import cli_config, cli_evaluate, cli_kafka, cli_lists, cli_options, cli_run, cli_topics, cli_versions
 
 HELP = """Keep a shop's recommendations learning while people shop.
 
@@ -36,6 +36,7 @@ app.command("send")(cli_kafka.send)
 app.add_typer(cli_kafka.slates, name="slates")
 app.command("control")(cli_kafka.control)
 app.command("report")(cli_run.report)
+app.command("evaluate")(cli_evaluate.evaluate)
 app.add_typer(cli_versions.versions, name="versions")
 app.add_typer(cli_lists.dead_letters, name="dead-letters")
 app.add_typer(cli_config.app, name="config")
