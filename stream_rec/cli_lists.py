@@ -16,6 +16,7 @@ from stream_rec import cli_options, config
 from stream_rec.errors import JobFailed, SettingsError, Unreachable
 from stream_rec.events import Topic
 from stream_rec.stream.quality import REASONS
+from stream_rec.version_facts import POINTER
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at records that could not be used.")
 versions = typer.Typer(no_args_is_help=True, help="Look at the versions of the model.")
@@ -23,10 +24,6 @@ versions = typer.Typer(no_args_is_help=True, help="Look at the versions of the m
 LETTER_COLUMNS = ("position", "timestamp", "stage", "reason", "length", "digest")
 N_NAMED = 20
 """Positions named of those that are left for one reason."""
-POINTER = "champion"
-"""Event of the notice that only says which version serves; that of the decision is told beside it."""
-SERVING = {"initial", "promote", "rollback", POINTER}
-"""Events of a notice after which its version is the champion."""
 VERSION_COLUMNS = ("version", "event", "event_at", "verdict", "recall difference", "examples", "reasons")
 
 
@@ -55,7 +52,8 @@ def _of_topic(settings: config.Settings, topic: str) -> Iterator[dict[str, Any]]
         raise Unreachable(f"{error}; to look into a run folder, name it with --out") from error
 
 
-def _place(settings: config.Settings, topic: str) -> str:
+def place(settings: config.Settings, topic: str) -> str:
+    """Where the records of a topic are looked for, in words."""
     return f"topic {topic}" if _on_kafka(settings) else str(settings.run_dir)
 
 
@@ -120,8 +118,8 @@ def show_letter(
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
     letter = next((r for r in _letters(settings) if r.pop("position") == position), None)
     if letter is None:
-        place = _place(settings, settings.topics.dead_letters)
-        raise SettingsError(f"there is no dead letter {position} in {place}; `dead-letters list` names them")
+        where = place(settings, settings.topics.dead_letters)
+        raise SettingsError(f"there is no dead letter {position} in {where}; `dead-letters list` names them")
     record = Sealer(config.privacy_key(settings)).unseal(json.dumps(letter).encode()).record
     if as_json:
         whole = {
@@ -207,50 +205,12 @@ def list_versions(
     Example: stream-rec versions list --out runs/demo
     """
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    rows = _notices(settings) if as_json else map(_in_brief, _without_pointers(_notices(settings)))
+    rows = notices(settings) if as_json else map(_in_brief, _without_pointers(notices(settings)))
     cli_options.print_rows(rows, VERSION_COLUMNS, as_json, empty="no versions yet")
 
 
-@versions.command("show")
-def show_version(
-    version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="A version, or `champion` for the one that serves.")
-    ],
-    out: cli_options.Out = None,
-    config_file: cli_options.ConfigFile = None,
-    *,
-    sets: cli_options.Sets = None,
-) -> None:
-    """What was told about one version, with the gate's verdict and its figures, as JSON.
-
-    Example: stream-rec versions show v3 --out runs/demo
-    """
-    settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    told: dict[str, dict[str, Any]] = {}
-    serving = None
-    for row in _notices(settings):
-        if name := row.get("version"):
-            told[name] = row | told[name] if name in told and row.get("event") == POINTER else told.get(name, {}) | row
-            serving = name if row.get("event") in SERVING else serving
-    wanted = serving if version == "champion" else version
-    names = [name for name in told if name == wanted] or [name for name in told if wanted and begins(name, wanted)]
-    if len(names) != 1:
-        many = f"{version} may be {' or '.join(names)}" if names else f"there is no version {version}"
-        place = _place(settings, settings.topics.versions)
-        raise SettingsError(f"{many} in {place}; `versions list --json` names them")
-    sys.stdout.write(json.dumps(told[names[0]], indent=2, ensure_ascii=False) + "\n")
-
-
-def begins(name: str, prefix: str) -> bool:
-    """Whether a version is meant by the beginning of its name; `v1` is not the beginning of `v12-...`.
-
-    >>> begins("v12-ab", "v12"), begins("v12-ab", "v12-a"), begins("v12-ab", "v1")
-    (True, True, False)
-    """
-    return name.startswith(prefix) if "-" in prefix else name.partition("-")[0] == prefix
-
-
-def _notices(settings: config.Settings) -> Iterator[dict[str, Any]]:
+def notices(settings: config.Settings) -> Iterator[dict[str, Any]]:
+    """Records of `versions`, oldest first, of the run folder or the topic."""
     return (row for row in _lines(settings, Topic.VERSIONS) if not row.get("tombstone"))
 
 
@@ -272,16 +232,16 @@ def _in_brief(row: Mapping[str, Any]) -> dict[str, Any]:
         "event": " ".join(filter(None, (row.get("event"), row.get("command"), row.get("status")))),
         "event_at": row.get("event_at"),
         "verdict": told.get("verdict"),
-        "recall difference": _difference(told.get("recall_difference"), told.get("interval")),
+        "recall difference": difference(told.get("recall_difference"), told.get("interval")),
         "examples": "" if (n := row.get("n_examples")) is None else f"{n:,}",
         "reasons": "; ".join(told.get("reasons", ())),
     }
 
 
-def _difference(mean: float | None, interval: Sequence[float] | None) -> str:
+def difference(mean: float | None, interval: Sequence[float] | None) -> str:
     """A difference with its interval.
 
-    >>> _difference(-0.001481, [-0.00661, 0.003185]), _difference(0.01, None), _difference(None, None)
+    >>> difference(-0.001481, [-0.00661, 0.003185]), difference(0.01, None), difference(None, None)
     ('-0.0015 [-0.0066, +0.0032]', '+0.0100', '')
     """
     if mean is None:

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from stream_rec import cli_kafka, cli_lists, cli_options, config
+from stream_rec import cli_kafka, cli_lists, cli_options, cli_versions_look, config
 from stream_rec.cli_kafka import Word
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
+from stream_rec.version_facts import begins
 
 versions = cli_lists.versions
+versions.command("show")(cli_versions_look.show)
+versions.command("diff")(cli_versions_look.diff)
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version or the beginning of its name: v3.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", min=0.1, metavar="S", help="How long to wait for the answer.")]
@@ -88,7 +91,7 @@ def _whole(settings: config.Settings, version: str) -> str:
 
     told = assemble_watch.topic_objects(settings, Topic.VERSIONS)
     names = {str(notice["version"]) for notice in told if notice.get("version") and notice.get("event") != "command"}
-    meant = sorted(name for name in names if name == version or cli_lists.begins(name, version))
+    meant = sorted(name for name in names if name == version or begins(name, version))
     if len(meant) != 1:
         many = f"{version} may be {' or '.join(meant)}" if meant else f"there is no version {version}"
         raise SettingsError(f"{many} in topic {settings.topics.versions}; `versions list --json` names them")

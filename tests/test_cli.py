@@ -270,9 +270,9 @@ def test_versions_are_listed_and_the_champion_is_the_last_one_promoted(
     listed = run("versions", "list", *out).stdout
     assert listed.index("v1") < listed.index("v2")
     assert len(run("versions", "list", *out, "--json").stdout.splitlines()) == 3
-    assert json.loads(run("versions", "show", "v1", *out).stdout)["version"] == "v1-aa"
-    assert json.loads(run("versions", "show", "champion", *out).stdout)["version"] == "v2-bb"
-    assert json.loads(run("versions", "show", "v1-aa", *out).stdout)["verdict"] == {"verdict": "promote"}
+    assert json.loads(run("versions", "show", "v1", *out, "--json").stdout)["version"] == "v1-aa"
+    assert json.loads(run("versions", "show", "champion", *out, "--json").stdout)["version"] == "v2-bb"
+    assert json.loads(run("versions", "show", "v1-aa", *out, "--json").stdout)["verdict"] == {"verdict": "promote"}
     assert run("versions", "show", "v9", *out).exit_code == 2
 
 
@@ -305,7 +305,7 @@ def test_versions_show_what_the_gate_found_on_80_columns(tmp_path: Path, monkeyp
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).split()
     assert {"v12", "promote", "2011-03-01", "00:00", "-0.0015", "10,096", "passed"} <= set(words)
-    shown = json.loads(run("versions", "show", "champion", "--out", str(tmp_path)).stdout)
+    shown = json.loads(run("versions", "show", "champion", "--out", str(tmp_path), "--json").stdout)
     assert (shown["event"], shown["verdict"]["verdict"]) == ("promote", "promote")
 
 
