@@ -35,7 +35,7 @@ from stream_rec.stream.dedupe import Dedupe
 from stream_rec.stream.front import Front
 from stream_rec.stream.histories import Histories
 from stream_rec.stream.intake import Facts, Intake
-from stream_rec.stream.items import ItemTable
+from stream_rec.stream.items import ItemTable, Shelf
 from stream_rec.stream.judging import Rules
 from stream_rec.stream.privacy import Pseudonymiser, Sealer, fingerprint
 from stream_rec.stream.queries import Queries
@@ -131,7 +131,9 @@ def facts_of(settings: config.Settings) -> Facts:
         watermarks=Watermarks(s.watermark.bound_ms, s.watermark.lateness_ms, s.watermark.max_partitions),
         users=Users(s.users.capacity, s.visits.gap_ms),
         histories=Histories(s.histories.capacity),
-        items=ItemTable(s.items.capacity),
+        items=ItemTable(
+            s.items.capacity, Shelf(frozenset(s.slate.blocked_items), s.slate.min_price, s.slate.max_price)
+        ),
         joiner=Joiner(
             s.attribution.max_decisions,
             s.attribution.max_exposures,

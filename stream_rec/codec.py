@@ -161,6 +161,7 @@ class Slate(msgspec.Struct, kw_only=True):
     policy_version: int | str | None = None
     candidates: Candidates | None = None
     budget: Annotated[float | None, Meta(description="share of utility spent on exploring")] = None
+    arm: Annotated[str | None, Meta(description="control or drawn, where users are compared")] = None
     query: Annotated[
         str | None, Meta(description="what it answers: scrubbed, case folded, single blanks, at most 200 characters")
     ] = None

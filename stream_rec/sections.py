@@ -289,6 +289,9 @@ class Slate(Section):
     star_every_ms: int = semantic(
         HOUR_MS, "Event time in ms between two slates for users never seen.", ge=SECOND_MS, le=DAY_MS
     )
+    blocked_items: Words = semantic((), "Item ids that are never shown. Words between commas.")
+    min_price: float = semantic(0.0, "Items that cost less are not shown; those without a price are.", ge=0)
+    max_price: float = semantic(1e12, "Items that cost more are not shown; those without a price are.", gt=0)
 
 
 class Privacy(Section):

@@ -150,6 +150,10 @@ class Explore(Section):
         gt=0,
         le=1,
     )
+    control_share: float = semantic(
+        0.0, "Share of users, by hash of their key, whose slates are never drawn: the other arm of a comparison.", ge=0,
+        lt=1,
+    )  # fmt: skip
     candidates: int = semantic(50, "Best items by the joint logit that a slate is drawn from.", ge=1, le=1_000)
     max_explored: int = semantic(4, "Slots of a slate that may show another item than the best.", ge=0, le=1_000)
     first_explorable: int = semantic(1, "Slots before this one (0-based) always show the best.", ge=0, le=1_000)

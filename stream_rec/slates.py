@@ -13,7 +13,7 @@ import numpy as np
 from stream_rec.component import Component
 from stream_rec.events import MISSING, Output, Topic
 from stream_rec.explore.slate import slate_seeds
-from stream_rec.learn.exploration import OFF, SAFE, SHADOW, Drawn, with_trials
+from stream_rec.learn.exploration import CONTROL, OFF, SAFE, SHADOW, Drawn, with_trials
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import (
     BOUGHT_BEFORE,
@@ -28,6 +28,7 @@ from stream_rec.learn.scoring import (
 )
 from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
+from stream_rec.stream.users import stable
 from stream_rec.stream.watermark import BEFORE_TIME
 
 EVERYBODY = "*"
@@ -151,15 +152,17 @@ class SlateStage:
             )
             out += self._encode(frame, [MISSING], ranked, "everybody")
         for cause, rows in self._rows(touched, in_turn=bool(tick.ranges)):
-            if len(rows):
-                out += self._personal(frame, rows, cause, catalogue)
+            for arm, some in self._learner.exploration.arms(stable(self._users.key[rows])):
+                if some.any():
+                    said = frame if arm is None else frame | {"arm": arm}
+                    out += self._personal(said, rows[some], cause, catalogue)
         return out
 
     def _personal(self, frame: dict[str, Any], rows: Array, cause: str, catalogue: Catalogue) -> list[Output]:
         """Slates of users: drawn, or ranked and in shadow some of them drawn beside that."""
         now_ms, number, exploration = frame["event_at"], frame["statistics_tick"], self._learner.exploration
         mode = exploration.mode(braking=self._learner.oversight.braking)
-        if mode == OFF:
+        if mode == OFF or frame.get("arm") == CONTROL:
             return self._encode(frame, rows.tolist(), self._rank(rows, now_ms, catalogue, self.rules.n_slots), cause)
         seeds = slate_seeds(self.rules.seed, number, self._keys(rows.tolist()), cause)
         wide = with_trials(catalogue, exploration.trial_items(catalogue, number))

@@ -37,9 +37,7 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         if (value := line.get(name)) is not None:
             yield metric, float(value)
     told = line.get("explore", {})
-    for name in EXPLORED:
-        if name in told:
-            yield f"explore/{name}", float(told[name])
+    yield from ((f"explore/{name}", float(told[name])) for name in EXPLORED if name in told)
     yield from _evaluated(line.get("metrics", {}))
     for model in MODELS[:3]:
         for name, value in (line.get("reach", {}).get(model) or {}).items():

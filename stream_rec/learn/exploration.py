@@ -27,12 +27,13 @@ from stream_rec.model.heads import SCORED
 from stream_rec.stream.decisions import UNSAID
 from stream_rec.stream.exposures import WEAK, Exposed, positives, unclear
 from stream_rec.stream.joins import Matured
-from stream_rec.stream.sampling import hash64
+from stream_rec.stream.sampling import hash01, hash64
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Rows = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
@@ -43,7 +44,9 @@ KEPT = tuple(SCORED.index(name) for name in ("log_share", "popular_7d", "own_vis
 N_FEATURES = 2 + len(KEPT)
 LEAST = 1e-6
 ANY = sum(BITS)
-TRIAL_SEED, SHADOW_SEED = 31, 37
+TRIAL_SEED, SHADOW_SEED, ARM_SEED = 31, 37, 41
+CONTROL, DRAWN = "control", "drawn"
+"""Arms of a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class ExplorePlan:
     """Impressions until which an item is on trial."""
     starts_on: bool = False
     named_share: float = 0.8
+    control_share: float = 0.0
+    """Of the users, whose slates are never drawn."""
     half_life_ms: int = 14 * DAY_MS
     short_half_life_ms: int = DAY_MS
     """For `spell_ms` after a drift alarm."""
@@ -152,6 +157,17 @@ class Exploration:
         rows = np.flatnonzero(waiting).astype(np.int32)
         order = np.argsort(hash64(plan.draws.seed + TRIAL_SEED, rows, tick), kind="stable")
         return np.sort(rows[order[: plan.n_trial]])
+
+    def arms(self, user_key: Ints) -> list[tuple[str | None, Mask]]:
+        """Arms with the users [B] of each, by hash of their keys; None: there is one arm only.
+
+        Args:
+            user_key: 63 bits of it, [B].
+        """
+        if not self.draws_at_all or not self.plan.control_share:
+            return [(None, np.ones(len(user_key), np.bool_))]
+        held = np.asarray(hash01(self.plan.draws.seed + ARM_SEED, user_key) < self.plan.control_share)
+        return [(CONTROL, held), (DRAWN, ~held)]
 
     # ---- learning
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -16,6 +18,16 @@ NEVER_BORN = 2**62
 
 MAX_TEXT = 512
 """Characters kept of a title, category or brand; longer ones are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What may be shown of what is listed and in stock. A price that nobody said is within the limits."""
+
+    blocked: frozenset[str] = frozenset()
+    """Item ids."""
+    min_price: float = 0.0
+    max_price: float = math.inf
 
 
 class Upserted(NamedTuple):
@@ -46,9 +58,11 @@ class ItemTable(RowTable):
     )  # fmt: skip
     scalars = (*RowTable.scalars, "n_touches")
     derived = (*RowTable.derived, "_index", "_evicted", "_retold")
+    fixed = (*RowTable.fixed, "shelf")
 
-    def __init__(self, capacity: int = 200_000) -> None:
+    def __init__(self, capacity: int = 200_000, shelf: Shelf | None = None) -> None:
         super().__init__(capacity)
+        self.shelf = shelf or Shelf()
         self.ids: list[str] = []
         self.titles: list[str] = []
         self.categories: list[str] = []
@@ -127,14 +141,14 @@ class ItemTable(RowTable):
             row = self._insert(item.item_id, serial)
             was = False
         else:
-            was = bool(self.listed[row] and self.in_stock[row])
+            was = self._is_servable(row)
         self._touch(row)
         older = not from_event and MISSING != item.updated_at_ms < self.updated_at_ms[row]
         if from_event:
             self._fill_in(row, item)
         elif not older:
             self._overwrite(row, item)
-        return Upserted(row, was and not (self.listed[row] and self.in_stock[row]), bool(older))
+        return Upserted(row, was and not self._is_servable(row), bool(older))
 
     def tombstone(self, item_id: str, serial: int) -> int:
         """Delist an item (known or not) until the catalogue names it again; returns its row."""
@@ -147,8 +161,17 @@ class ItemTable(RowTable):
         return row
 
     def servable(self) -> Bools:
-        """bool[n]: rows whose item is listed and in stock."""
-        return self.listed[: self.n_rows] & self.in_stock[: self.n_rows]
+        """bool[n]: rows whose item is listed, in stock and allowed on the shelf."""
+        price, shelf = self.price[: self.n_rows], self.shelf
+        out = self.listed[: self.n_rows] & self.in_stock[: self.n_rows]
+        out &= ~((price < shelf.min_price) | (price > shelf.max_price))
+        out[[row for item_id in shelf.blocked if (row := self.find(item_id)) != MISSING]] = False
+        return out
+
+    def _is_servable(self, row: int) -> bool:
+        price, shelf = self.price[row], self.shelf
+        allowed = not (price < shelf.min_price or price > shelf.max_price) and self.ids[row] not in shelf.blocked
+        return bool(self.listed[row] and self.in_stock[row] and allowed)
 
     def take_evicted(self) -> list[int]:
         """Rows that lost their item since the last call, in order; a row may already hold another item.

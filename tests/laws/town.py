@@ -23,8 +23,15 @@ from tests.laws.world import COMMON, KEY, MINUTE_MS, ROOM, SMALL, Chunk, World, 
 START_MS = 1_767_600_000_000
 STEP_MS = 10 * MINUTE_MS
 N_STEPS, FORGET, BACK = 30, 24, 27
-WIDE = (*COMMON, *ROOM, "window.capacity=5000", "learn.light_cut_examples=1000000", "slate.refresh_users_per_tick=1")
-"""Nothing evicts, nothing is promoted, and lost items are made good slowly."""
+WIDE = (
+    *COMMON,
+    *ROOM,
+    "window.capacity=5000",
+    "learn.light_cut_examples=1000000",
+    "slate.refresh_users_per_tick=1",
+    "explore.policy=greedy",
+)
+"""Nothing evicts, nothing is promoted, lost items are made good slowly, and who is alike is shown the same."""
 TIGHT = SMALL
 """Everything evicts."""
 

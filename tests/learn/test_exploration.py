@@ -201,7 +201,7 @@ SETS = (
 )
 
 
-def run_of(tmp_path, name, *sets, n=400):
+def run_of(tmp_path, name, *sets, n=400, items=None):
     """A file of visits, replayed."""
     path = tmp_path / "events.jsonl"
     views = (
@@ -211,7 +211,7 @@ def run_of(tmp_path, name, *sets, n=400):
     )
     path.write_bytes(b"\n".join(msgspec.json.encode(view) for view in views))
     settings = config.load(None, [*SETS, f"run.dir={tmp_path / name}", *sets], {})
-    summary = run_replay(settings, events=path)
+    summary = run_replay(settings, events=path, items=items)
     lines = (tmp_path / name / "slates.jsonl").read_bytes().splitlines()
     return summary, [msgspec.json.decode(line) for line in lines]
 
@@ -249,3 +249,36 @@ def test_slates_for_everybody_are_never_drawn(tmp_path):
     _, lines = run_of(tmp_path, "on", "explore.start=on")
     shared = [slate for slate in values(lines) if slate["user_key"] == "*"]
     assert shared and all(slate["policy"] == "greedy" for slate in shared)
+
+
+def test_users_of_the_control_arm_are_never_drawn_and_every_slate_names_its_arm(tmp_path):
+    _, lines = run_of(tmp_path, "arms", "explore.start=on", "explore.control_share=0.4")
+    own = [slate for slate in values(lines) if slate["user_key"] != "*"]
+    by_arm = {arm: [slate for slate in own if slate["arm"] == arm] for arm in ("control", "drawn")}
+    users = {arm: {slate["user_key"] for slate in slates} for arm, slates in by_arm.items()}
+    assert all(users.values()) and not users["control"] & users["drawn"]
+    assert {arm: {slate["policy"] for slate in slates} for arm, slates in by_arm.items()} == {
+        "control": {"greedy"},
+        "drawn": {"igw"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("sets", "gone"),
+    [
+        (("slate.blocked_items=i1,i4",), {"i1", "i4"}),
+        (("slate.max_price=20",), {"dear"}),
+        (("slate.min_price=5",), {"cheap"}),
+    ],
+)
+def test_blocked_items_and_those_outside_the_price_limits_are_never_shown(tmp_path, sets, gone):
+    items = tmp_path / "items.jsonl"
+    prices = {"i1": None, "i4": 10.0, "dear": 20.5, "cheap": 4.5}
+    items.write_bytes(
+        b"\n".join(msgspec.json.encode({"item_id": i, "title": i, "price": p}) for i, p in prices.items())
+    )
+    shown = {}
+    for name, more in (("all", ()), ("some", sets)):
+        _, lines = run_of(tmp_path, name, "slate.n_slots=40", *more, items=items)
+        shown[name] = {slot["item_id"] for slate in values(lines) for slot in slate["slots"]}
+    assert shown["all"] - shown["some"] == gone
