@@ -116,10 +116,17 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", default=["greedy", "igw", "epsilon", "softmax", "thompson", "uniform"])
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="NAME=VALUE")
     told = parser.parse_args()
-    print(
-        "| policy | regret | slates clicked | items tried | new items found | slots explored | lost (kept) | regret less greedy's |"
+    heads = (
+        "policy",
+        "regret",
+        "clicked",
+        "items tried",
+        "new found",
+        "explored",
+        "lost (kept)",
+        "less greedy's regret",
     )
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
     greedy: np.ndarray | None = None
     for policy in told.policies:
         rows = [run(policy, seed, told.days, told.sets) for seed in range(told.seeds)]
