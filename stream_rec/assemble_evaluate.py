@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from stream_rec.errors import SettingsError
 from stream_rec.evaluate_open_bandit import COLUMNS, OpenBandit, read
 from stream_rec.events import Line, Record, Topic
 from stream_rec.io.delimited import rows
-from stream_rec.io.lines import LineReader, text_digest
+from stream_rec.io.lines import LineReader, text_digest, written_whole
 from stream_rec.io.run_folder import committed_lines, committed_records, file_of
 from stream_rec.stream.front import Front
 from stream_rec.stream.privacy import Pseudonymiser, Sealer
@@ -101,6 +101,20 @@ def event_lines(settings: config.Settings, path: Path) -> Iterator[list[Line]]:
                 yield front.read(records).lines
                 records.clear()
     yield front.read(records).lines
+
+
+@contextmanager
+def keeping(path: Path | None) -> Iterator[Callable[[Iterable[Record]], None]]:
+    """Gives what writes the events among records to a file; the file is there when the block ends well."""
+    if path is None:
+        yield lambda _: None
+        return
+    with written_whole(path) as file:
+
+        def keep(records: Iterable[Record]) -> None:
+            file.writelines(r.value + b"\n" for r in records if r.topic == Topic.EVENTS and r.value is not None)
+
+        yield keep
 
 
 def open_bandit(path: Path) -> OpenBandit:

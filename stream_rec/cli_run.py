@@ -47,6 +47,10 @@ def demo(
     ] = None,
     config_file: cli_options.ConfigFile = None,
     *,
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", metavar="FILE", help="Keep what people did (.jsonl, .gz, .zst), for `evaluate`."),
+    ] = None,
     sets: cli_options.Sets = None,
 ) -> None:
     """Watch a simulated shop's recommendations learn, with nothing but Python; takes under three minutes.
@@ -59,7 +63,7 @@ def demo(
     settings = demo_settings(config_file, sets, out, seed=seed)
     from stream_rec.demo_run import run_demo
 
-    run_demo(cli_options.running(settings), Console())
+    run_demo(cli_options.running(settings), Console(), events_out=events)
 
 
 def demo_settings(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 
-from stream_rec import assemble, assemble_registry, config, report, summary
+from stream_rec import assemble, assemble_evaluate, assemble_registry, config, report, summary
 from stream_rec.clock import ManualClock
 from stream_rec.demo import DemoView
 from stream_rec.effects import Effects
@@ -111,13 +112,16 @@ def _mean(parts: Iterable[tuple[float, float]]) -> float | None:
     return sum(pair[1] for pair in pairs) / n if n else None
 
 
-def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None = None) -> dict[str, Any]:
+def run_demo(
+    settings: config.Settings, console: Console, *, shop: Shop | None = None, events_out: Path | None = None
+) -> dict[str, Any]:
     """Run the simulated shop to its end, write the run folder, print the table and the paths.
 
     Args:
         settings: checked settings with a privacy key; `run.dir` is written anew.
         console: where the person looks.
         shop: another shop than the default one of the seed.
+        events_out: where everything goes that people did, one event a line.
 
     Returns:
         The summary.
@@ -158,11 +162,13 @@ def run_demo(settings: config.Settings, console: Console, *, shop: Shop | None =
         effort = summary.Effort.begin(loop.pipeline)
         broker.extend(shop.catalogue())
         worker.catch_up()
-        with Stopping() as stopping, DemoView(console) as view:
+        with Stopping() as stopping, DemoView(console) as view, assemble_evaluate.keeping(events_out) as keep:
             stopping.gently()
             for now_ms in range(shop.start_ms + SLICE_MS, shop.end_ms + TAIL_MS, SLICE_MS):
                 front.at(now_ms)
-                broker.extend(shop.step(now_ms, front.slate))
+                arrived = shop.step(now_ms, front.slate)
+                broker.extend(arrived)
+                keep(arrived)
                 clock.set(now_ms)
                 worker.catch_up()
                 if stopping():

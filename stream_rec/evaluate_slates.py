@@ -3,7 +3,8 @@
 A slot counts where it was drawn by chance with a stated propensity; deterministic ones stay out. The probability under
 another policy is told by the record alone: whether the slot is the greedy choice given the slots before (`explored`),
 and how many candidates were left (`candidates.admitted` less the slots before). What another policy would have
-put there, a record does not say, so there is no reward model and neither `dr` nor `switch_dr`.
+put there, a record does not say, so there is no reward model and neither `dr` nor `switch_dr`. The other policy is
+taken to live under the same rules: what was pinned, capped or safe stays so.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class _Candidates(msgspec.Struct):
 
 
 class _Slate(msgspec.Struct):
-    decision_id: str
-    slots: list[_Slot]
+    decision_id: str = ""
+    slots: list[_Slot] = []
     user_key: str = ""
     model_version: str | None = None
     arm: str | None = None
     candidates: _Candidates | None = None
+    tombstone: bool = False
+    """A run folder says so that the slate of a key was withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,10 @@ def _found(wanted: set[str], lines: Iterable[bytes], counts: Counter[str]) -> di
         try:
             slate = decode(line)
         except ValueError:
+            slate = _Slate()
+        if not slate.tombstone and not (slate.decision_id and slate.slots):
             counts[UNREADABLE] += 1
-            continue
-        if slate.decision_id in wanted:
+        elif slate.decision_id in wanted:
             out.setdefault(slate.decision_id, slate)
     return out
 

@@ -18,6 +18,7 @@ from stream_rec.events import Output
 from stream_rec.simulate import Shop
 from tests.shop_files import SMALL, small_settings
 
+EVENTS = "what-people-did.jsonl"
 SCHEMAS = {"slates": "slate", "versions": "version", "dead-letters": "dead-letter", "ledger": "ledger"}
 
 
@@ -27,7 +28,7 @@ def demo(tmp_path_factory):
     out, shop = tmp_path_factory.mktemp("demo"), Shop(1, SMALL)
     with Path("/dev/null").open("w") as nowhere:
         console = Console(record=True, width=100, file=nowhere)
-        summary = demo_run.run_demo(small_settings(out), console, shop=shop)
+        summary = demo_run.run_demo(small_settings(out), console, shop=shop, events_out=out.with_name(EVENTS))
     return out, summary, shop, console.export_text()
 
 
@@ -102,6 +103,13 @@ def test_no_two_slates_share_a_decision_id(demo):
 
 def test_nothing_is_recommended_after_it_was_delisted_or_sold_out(demo):
     assert any(slate["cause"] == "item_lost" for slate in records(demo[0], "slates"))
+
+
+def test_what_people_did_is_kept_and_names_the_slates_that_were_shown(demo):
+    lines = demo[0].with_name(EVENTS).read_bytes().splitlines()
+    assert len(lines) == demo[2].counts.total() - demo[2].counts["out_of_order"] - demo[2].counts["late"]
+    shown = {word.split(b'"')[0].decode() for line in lines for word in line.split(b'"decision_id":"')[1:]}
+    assert shown and shown <= {slate["decision_id"] for slate in records(demo[0], "slates")}
 
 
 def test_the_same_seed_gives_the_same_run(demo, tmp_path):

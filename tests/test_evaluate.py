@@ -230,6 +230,11 @@ def test_a_slate_with_nan_or_without_its_fields_is_counted_and_left_out(tmp_path
     assert told.left_out == {UNREADABLE: 4, NO_SLATE: 2}
 
 
+def test_a_withdrawn_slate_is_no_broken_one(tmp_path: Path) -> None:
+    slates, events = log_of(Shop.of(2), 60, 2)
+    assert told_of(tmp_path, [*slates, {"key": "u", "tombstone": True}], events).left_out == {}
+
+
 def test_small_propensities_are_clipped_and_counted(tmp_path: Path) -> None:
     told = told_of(
         tmp_path, *spoiled(lambda slate: slate["slots"][0].update(propensity=1e-4, explored=False)), "greedy"
