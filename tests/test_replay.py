@@ -176,7 +176,7 @@ def test_another_build_goes_on_and_records_which_ticks_it_folded_otherwise(monke
     for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
         path.write_bytes(b"torn")
     monkeypatch.setattr(replay.assemble, "build_digest", lambda _: "another build")
-    monkeypatch.setattr(slates, "POLICY_VERSION", 2)
+    monkeypatch.setattr(slates, "POLICY_VERSION", 99)
     replay.run_replay(settings, events=shop[0], items=shop[1])
     ledger = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [entry["differed"] for entry in ledger if "differed" in entry] == [[1, 2, 3, 4, 5, 6]]
@@ -187,7 +187,7 @@ def test_the_same_build_stops_when_a_tick_does_not_come_out_the_same(monkeypatch
     interrupted(monkeypatch, settings, shop, after_ticks=6, in_fold=False)
     for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
         path.write_bytes(b"torn")
-    monkeypatch.setattr(slates, "POLICY_VERSION", 2)
+    monkeypatch.setattr(slates, "POLICY_VERSION", 99)
     with pytest.raises(LedgerMismatch, match="tick 1 gave other effects"):
         replay.run_replay(settings, events=shop[0], items=shop[1])
 
