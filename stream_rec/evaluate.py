@@ -15,7 +15,7 @@ from stream_rec import assemble_evaluate, config
 from stream_rec import evaluate_open_bandit as bandit
 from stream_rec.errors import InputRefused, SettingsError
 from stream_rec.evaluate_shown import ShownLists
-from stream_rec.evaluate_slates import NOT_DRAWN, Shown, shown_slates, target
+from stream_rec.evaluate_slates import DETERMINISTIC, NOT_DRAWN, Shown, shown_slates, target
 from stream_rec.learn import off_policy, peeking
 from stream_rec.learn.off_policy import Estimate
 
@@ -133,7 +133,8 @@ def on_policy(log: off_policy.Log) -> Estimate:
 
 def _arms(shown: Shown, counts: Counter[str]) -> list[dict[str, Any]]:
     """What a shown slate of each arm earned over all its slots, and what each has above the first, under peeking."""
-    counts.pop(NOT_DRAWN, None)
+    for of_draws in (NOT_DRAWN, DETERMINISTIC):
+        counts.pop(of_draws, None)
     arms = sorted({arm for arm in shown.arm if arm})
     if not arms:
         raise InputRefused("no shown slate names an arm; `--by arm` reads the field `arm` of slates")
