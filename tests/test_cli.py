@@ -68,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, lines: Sequence[dict[str, Any]]) -> 
 def test_what_a_command_raises_becomes_one_line_and_its_status(
     error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     replace(monkeypatch, "demo_run", run_demo=fail)
@@ -79,7 +79,7 @@ def test_what_a_command_raises_becomes_one_line_and_its_status(
 
 
 def test_a_bug_tells_its_place_and_not_its_message_which_may_quote_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         float("jane@example" + ".org")
 
     replace(monkeypatch, "demo_run", run_demo=fail)
@@ -151,7 +151,7 @@ def test_replay_refuses_a_time_it_cannot_read(tmp_path: Path) -> None:
 
 def test_the_demo_has_a_folder_and_a_key_of_its_own_from_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    replace(monkeypatch, "demo_run", run_demo=lambda settings, console: seen.append(settings))
+    replace(monkeypatch, "demo_run", run_demo=lambda settings, console, **_: seen.append(settings))
     run("demo")
     run("demo", "--seed", "1", "--out", "mine")
     run("demo", *SET_KEY)
