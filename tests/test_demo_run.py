@@ -73,19 +73,28 @@ def test_the_paths_of_all_files_are_printed_and_the_picture_comes_first(demo):
     assert places == sorted(places)
 
 
-def test_a_slate_is_deterministic_greedy_and_names_what_made_it(demo):
+def test_a_slate_names_what_made_it_and_numbers_its_slots(demo):
     slates = [slate for slate in records(demo[0], "slates") if "tombstone" not in slate]
     versions = {notice["version"] for notice in records(demo[0], "versions")}
     assert {slate["model_version"] for slate in slates} <= versions
     for slate in slates:
-        scores = [slot["score"] for slot in slate["slots"]]
-        assert scores == sorted(scores, reverse=True)
-        assert all(slot["deterministic"] for slot in slate["slots"])
         if slate.get("query"):
             assert all(slot["utility"] is None for slot in slate["slots"])
         else:
             assert all(0 <= slot["utility"] <= 1 for slot in slate["slots"])
         assert [slot["position"] for slot in slate["slots"]] == list(range(len(slate["slots"])))
+
+
+def test_slates_are_the_best_by_score_until_the_clicks_of_a_day_named_their_decisions_and_drawn_then(demo):
+    slates = [slate for slate in records(demo[0], "slates") if "tombstone" not in slate]
+    ranked = [slate for slate in slates if slate["policy"] == "greedy"]
+    drawn = [slate for slate in slates if slate["policy"] == "igw"]
+    for slate in ranked:
+        scores = [slot["score"] for slot in slate["slots"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(slot["deterministic"] for slot in slate["slots"])
+    assert drawn and drawn[0]["event_at"] - slates[0]["event_at"] > 86_400_000
+    assert any(slot["explored"] for slate in drawn for slot in slate["slots"])
 
 
 def test_the_report_tells_how_well_calibrated_the_probabilities_of_shown_slots_were(demo):
