@@ -32,8 +32,12 @@ def wanted(settings: config.Settings) -> bool:
 
 def uri_of(settings: config.Settings) -> str:
     """The tracking URI: the setting's, else the environment's, else a file of the run folder."""
-    local = f"sqlite:///{(settings.run_dir / STORE).absolute()}"
-    return settings.registry.tracking_uri or os.environ.get(VARIABLE, "") or local
+    return settings.registry.tracking_uri or os.environ.get(VARIABLE, "") or local_uri(settings)
+
+
+def local_uri(settings: config.Settings) -> str:
+    """The tracking URI of the run folder's own store."""
+    return f"sqlite:///{(settings.run_dir / STORE).absolute()}"
 
 
 def where(settings: config.Settings) -> str:
@@ -134,6 +138,8 @@ def _start(settings: config.Settings, source: str, *, replayed: bool, daily: boo
         topics=dict(topics),
         tags=tags,
         params={name: str(value) for name, value in config.semantic(settings).items()},
+        keep_last=settings.registry.keep_last,
+        max_bytes=settings.registry.max_bytes,
     )
 
 

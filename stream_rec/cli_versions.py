@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stream_rec import cli_kafka, cli_lists, cli_options, cli_versions_look, config
+from stream_rec import cli_kafka, cli_lists, cli_options, cli_versions_keep, cli_versions_look, config
 from stream_rec.cli_kafka import Word
 from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
@@ -15,6 +15,8 @@ from stream_rec.version_facts import begins
 versions = cli_lists.versions
 versions.command("show")(cli_versions_look.show)
 versions.command("diff")(cli_versions_look.diff)
+versions.command("gc")(cli_versions_keep.gc)
+versions.command("rebuild")(cli_versions_keep.rebuild)
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version or the beginning of its name: v3.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", min=0.1, metavar="S", help="How long to wait for the answer.")]

@@ -119,21 +119,36 @@ class Past:
         return self._folded(number)
 
     def _folded(self, number: int) -> State:
-        """Fold the ledger up to a tick, from the newest checkpoint before it.
+        """The state of a tick, by folding; see `fold_to`."""
+        fold, _ = self.fold_to(number, newest=number)
+        if fold.positions.number != number:
+            raise InputGone(f"the state of tick {number} is wanted for a rollback, and the ledger does not reach it")
+        return fold.pipeline.snapshot()
+
+    def fold_to(self, number: int, *, newest: int) -> tuple[Fold, int]:
+        """Fold the ledger up to a tick, muted, from the newest checkpoint before it.
+
+        Args:
+            number: the tick.
+            newest: tick of the newest checkpoint that may be taken; -1: none, the fold begins with the ledger.
+
+        Returns:
+            The fold, at that tick or at the end of the ledger, and the tick that it began after, -1 without a
+            checkpoint.
 
         Raises:
-            InputGone: its inputs or entries can no longer be read.
+            InputGone: inputs or entries can no longer be read.
+            LedgerMismatch: a tick gave other effects than its entry records, or the input differs.
         """
         fold = self._make_fold()
         fold.past = self.state
-        first = fold.restore(self._ports.checkpoints, self._ports.publisher, newest=number)
+        first = fold.restore(self._ports.checkpoints, self._ports.publisher, newest=newest)
+        began = fold.positions.number
         for offset, raw in self._ports.publisher.read_ledger(first):
             if fold.positions.number >= number:
                 break
             fold.redo(offset, raw, self._ports.source)
-        if fold.positions.number != number:
-            raise InputGone(f"the state of tick {number} is wanted for a rollback, and the ledger does not reach it")
-        return fold.pipeline.snapshot()
+        return fold, began
 
 
 def _versions_of(state: State) -> set[str]:

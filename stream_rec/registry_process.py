@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stream_rec import version_page
-from stream_rec.errors import StreamRecError
+from stream_rec.errors import JobFailed, StreamRecError
 from stream_rec.io.registry import Place, Registry, Shown
 from stream_rec.io.registry_child import Start, serve
+from stream_rec.io.registry_gc import collect, measured
+from stream_rec.version_facts import gather
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def registry_of(start: Start) -> Registry:
         source=start.source,
         follows=start.follows,
         daily=start.daily,
+        tidy=lambda notices: _tidy(folder, start, notices),
     )
     shown = Shown(
         worker=start.worker,
@@ -49,6 +53,15 @@ def registry_of(start: Start) -> Registry:
         draw=lambda into: _draw(folder, into),
     )
     return Registry(place, shown)
+
+
+def _tidy(folder: Path, start: Start, notices: Iterable[Mapping[str, Any]]) -> Collection[str]:
+    """Collect what need not stay, once the folder has grown beyond its bound; a server looks after itself."""
+    if not start.max_bytes or start.artifacts is None or measured(folder) <= start.max_bytes:
+        return ()
+    with suppress(JobFailed):
+        return collect(folder, start.name, gather(notices), keep_last=start.keep_last).versions
+    return ()
 
 
 def _draw(run_dir: Path, into: Path) -> Sequence[Path]:

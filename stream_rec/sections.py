@@ -350,6 +350,13 @@ class Registry(Section):
     max_points: int = operational(
         50_000, "Metric points that may wait for MLflow; above it the oldest are dropped.", ge=100, le=10_000_000
     )
+    keep_last: int = operational(
+        20, "Newest versions whose artefacts stay, beside those with an alias and one a day.", ge=2, le=1_000_000
+    )
+    max_bytes: int = operational(
+        4 * 1024**3, "Bytes of local store, artefacts and weights above which the others go by themselves. 0: never.",
+        ge=0, le=2**50,
+    )  # fmt: skip
     max_items: int = operational(
         20_000, "Items up to which a version carries its statistics, and so can be loaded and asked.", ge=1, le=MAX_ROWS
     )

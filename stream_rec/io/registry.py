@@ -13,13 +13,14 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stream_rec.io.registry_outbox import News, Point
 from stream_rec.io.registry_words import (
+    FLOOR,
     SERVES,
     VERSION,
     Notice,
@@ -60,6 +61,7 @@ class Place:
         source: kind of the input: `kafka`, `file` or `memory`.
         follows: whether aliases follow the notices.
         daily: whether each day of event time gets a run of its own.
+        tidy: collects what need not stay, of all notices so far; returns the versions that went.
     """
 
     uri: str
@@ -70,6 +72,7 @@ class Place:
     source: str
     follows: bool = True
     daily: bool = False
+    tidy: Callable[[Sequence[Notice]], Collection[str]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,10 @@ class Registry:
         self._numbers: dict[str, str] = {}
         """Version to its number in the registered model."""
         self._notices: dict[str, Notice] = {}
+        self._said: list[Notice] = []
+        """Every notice of a version so far, without its long parts."""
+        self._floor = -1
+        """Tick up to which a version that MLflow lacks went on purpose."""
 
     # ---- what it is told
 
@@ -153,6 +160,9 @@ class Registry:
             self._remember(notice)
         if told := aliases_after(news):
             self._follow(*told)
+        self._said += map(_slim, news.notices)
+        for version in self._place.tidy(self._said):
+            self._numbers.pop(version, None)
 
     def end(self) -> None:
         """End the run."""
@@ -198,6 +208,7 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        self._floor = int(self._client.get_registered_model(self._place.name).tags.get(FLOOR, -1))
         token = None
         while True:
             page = self._client.search_model_versions(f"name = '{self._place.name}'", 1_000, page_token=token)
@@ -209,6 +220,7 @@ class Registry:
     def _catch_up(self, waiting: frozenset[str], notices: Iterable[Notice]) -> None:
         pointer: tuple[str, str | None] | None = None
         for notice in notices:
+            self._said.append(_slim(notice))
             if notice.get("version") in waiting:
                 # It is logged with what was kept for it, and the aliases with it.
                 pointer = None
@@ -220,7 +232,7 @@ class Registry:
                 [dict(notice)],
             )  # fmt: skip
             if is_version(notice):
-                if notice["version"] not in self._numbers:
+                if notice["version"] not in self._numbers and notice.get("tick", 0) > self._floor:
                     self._log(news, notice, None)
                 self._remember(notice)
             pointer = self._pointer(news) or pointer
@@ -353,6 +365,10 @@ class Registry:
                 self._client.set_registered_model_alias(self._place.name, alias, number)
             elif alias == "rollback":
                 self._client.delete_registered_model_alias(self._place.name, alias)
+
+
+def _slim(notice: Notice) -> Notice:
+    return {name: notice[name] for name in ("version", "event", "parent", "tick", "event_at") if name in notice}
 
 
 def _signature() -> Any:

@@ -36,6 +36,8 @@ class Start(msgspec.Struct):
     topics: dict[str, str]
     tags: dict[str, str]
     params: dict[str, str]
+    keep_last: int = 20
+    max_bytes: int = 0
 
 
 class Call(msgspec.Struct):

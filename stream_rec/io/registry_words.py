@@ -10,6 +10,8 @@ from typing import Any
 from stream_rec.io.registry_outbox import News
 
 VERSION = "stream_rec.version"
+FLOOR = "stream_rec.gc_tick"
+"""Tag of the registered model: of versions up to this tick those that are missing went on purpose."""
 SERVES = ("initial", "promote")
 MAX_TAG = 5_000
 """MLflow cuts tags at 8,000 characters without a word."""

@@ -1,0 +1,166 @@
+"""Cleaning up MLflow's local store in a run folder: rows of versions out of sqlite, their folders off the disk.
+
+MLflow itself only marks what is deleted and keeps the rows of tags for good; its own `gc` leaves registered versions
+alone. The tables are those of MLflow 3.17.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from stream_rec.errors import JobFailed
+from stream_rec.io.registry_words import FLOOR, VERSION
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+WAIT_S = 60.0
+"""How long another program may hold the file."""
+_OF_MODELS = ("logged_model_metrics", "logged_model_params", "logged_model_tags", "logged_models")
+
+
+class Logged(NamedTuple):
+    """A registered version of ours."""
+
+    number: int
+    model_id: str
+    run_id: str
+    tick: int
+    event_at: int
+    """Event time at which it began to serve, ms."""
+    has_alias: bool
+
+
+class LocalStore:
+    """The store of one pipeline in a run folder.
+
+    Args:
+        folder: the run folder.
+        name: of the registered model.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self.database, self.artifacts = folder / DATABASE, folder / ARTIFACTS
+
+    def versions(self) -> dict[str, Logged]:
+        """Registered versions that carry our id, oldest first; empty where nothing was ever logged.
+
+        Raises:
+            JobFailed: the file is no store of this MLflow.
+        """
+        if not self.database.is_file():
+            return {}
+        with _opened(self.database) as db:
+            tags: dict[int, dict[str, str]] = {}
+            for number, key, value in db.execute(
+                "SELECT version, key, value FROM model_version_tags WHERE name = ? AND key IN (?, 'tick', "
+                "'event_time.end_ms')", (self._name, VERSION),
+            ):  # fmt: skip
+                tags.setdefault(number, {})[key] = value
+            aliased = {
+                number
+                for (number,) in db.execute(
+                    "SELECT version FROM registered_model_aliases WHERE name = ?", (self._name,)
+                )
+            }
+            rows = db.execute(
+                "SELECT version, source, run_id FROM model_versions WHERE name = ? AND current_stage != "
+                "'Deleted_Internal' ORDER BY version", (self._name,),
+            ).fetchall()  # fmt: skip
+        return {
+            told[VERSION]: Logged(
+                number, source.rpartition("/")[2], run_id, int(told.get("tick", 0)),
+                int(told.get("event_time.end_ms", 0)), number in aliased,
+            )
+            for number, source, run_id in rows
+            if VERSION in (told := tags.get(number, {}))
+        }  # fmt: skip
+
+    def folders_of(self, version: str, logged: Logged) -> tuple[Path, Path]:
+        """Where the artefacts of a version are: its model, its tables and pictures in the run."""
+        return (
+            self.artifacts / "models" / logged.model_id,
+            self.artifacts / logged.run_id / "artifacts" / "versions" / version,
+        )
+
+    def delete(self, gone: Mapping[str, Logged]) -> None:
+        """Take versions out of the store for good, with their artefacts, and give the pages back to the disk.
+
+        Rows go first and at once: a crash leaves at most folders that nothing names, which the next call removes.
+
+        Raises:
+            JobFailed: another program holds the file, or it is no store of this MLflow.
+        """
+        with _opened(self.database) as db:
+            with db:
+                for logged in gone.values():
+                    self._delete_rows(db, logged)
+                newest = max(logged.tick for logged in gone.values())
+                (floor,) = db.execute(
+                    "SELECT max(CAST(value AS INTEGER)) FROM registered_model_tags WHERE name = ? AND key = ?",
+                    (self._name, FLOOR),
+                ).fetchone()
+                self._set_floor(db, max(newest, floor or 0))
+            left = {model_id for (model_id,) in db.execute("SELECT model_id FROM logged_models")}
+        for version, logged in gone.items():
+            for folder in self.folders_of(version, logged):
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._folder_names():
+            if folder.name not in left:
+                shutil.rmtree(folder, ignore_errors=True)
+        with _opened(self.database) as db:
+            db.isolation_level = None
+            db.execute("VACUUM")
+
+    def _delete_rows(self, db: sqlite3.Connection, logged: Logged) -> None:
+        datasets = db.execute(
+            "SELECT DISTINCT dataset_uuid FROM logged_model_metrics WHERE model_id = ? AND dataset_uuid IS NOT NULL",
+            (logged.model_id,),
+        ).fetchall()
+        for table in _OF_MODELS:
+            db.execute(f"DELETE FROM {table} WHERE model_id = ?", (logged.model_id,))  # noqa: S608 (our own names)
+        for end in (("source_id", "DATASET", datasets), ("destination_id", "MODEL_OUTPUT", [(logged.model_id,)])):
+            _delete_inputs(db, *end)
+        db.executemany("DELETE FROM datasets WHERE dataset_uuid = ?", datasets)
+        for table in ("model_version_tags", "model_versions"):
+            db.execute(
+                f"DELETE FROM {table} WHERE name = ? AND version = ?",  # noqa: S608 (our own names)
+                (self._name, logged.number),
+            )
+
+    def _set_floor(self, db: sqlite3.Connection, tick: int) -> None:
+        db.execute("DELETE FROM registered_model_tags WHERE name = ? AND key = ?", (self._name, FLOOR))
+        db.execute("INSERT INTO registered_model_tags (key, value, name) VALUES (?, ?, ?)", (FLOOR, tick, self._name))
+
+    def _folder_names(self) -> Iterator[Path]:
+        models = self.artifacts / "models"
+        return models.glob("m-*") if models.is_dir() else iter(())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that is closed at the end; what sqlite says becomes a failure that people can mend."""
+    db = sqlite3.connect(path, timeout=WAIT_S)
+    try:
+        yield db
+    except sqlite3.Error as error:
+        raise JobFailed(
+            f"{path} cannot be cleaned up ({error}); stop the program that holds it and run the same command again"
+        ) from error
+    finally:
+        db.close()
+
+
+def _delete_inputs(db: sqlite3.Connection, column: str, kind: str, ids: Iterable[tuple[str]]) -> None:
+    kind_of = column.replace("_id", "_type")
+    for (one,) in ids:
+        found = db.execute(
+            f"SELECT input_uuid FROM inputs WHERE {column} = ? AND {kind_of} = ?",  # noqa: S608 (our own names)
+            (one, kind),
+        ).fetchall()
+        db.executemany("DELETE FROM input_tags WHERE input_uuid = ?", found)
+        db.executemany("DELETE FROM inputs WHERE input_uuid = ?", found)
