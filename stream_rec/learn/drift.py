@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river.drift import ADWIN, PageHinkley
 
 from stream_rec.component import Component
 
@@ -112,6 +111,9 @@ class _Detector:
     """One detector on its own scale: a function of the values it was told."""
 
     def __init__(self, name: str) -> None:
+        # River brings scikit-learn along, seconds that only a pipeline has to pay and not every list.
+        from river.drift import ADWIN, PageHinkley
+
         self._is_adwin = name == "adwin"
         self._detector: Any = (
             ADWIN(delta=ADWIN_DELTA)  # type: ignore[no-untyped-call]
