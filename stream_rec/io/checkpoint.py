@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +23,8 @@ from stream_rec.io.faults import Crash, Faults, passing_of
 from stream_rec.io.retention import REBUILD_HORIZON_MS, Kept, newest_first, retained, tick_of
 
 PINNED = "pinned.json"
+NICENESS = 10
+"""Of the threads that write."""
 
 Loaded = tuple[dict[str, object], dict[str, Snapshot]]
 Migration = Callable[[Loaded], Loaded]
@@ -188,8 +193,8 @@ class FolderCheckpoints:
         """Queue work for the writing thread; returns what went wrong before."""
         if self._threads is None:
             self._threads = (
-                ThreadPoolExecutor(1, thread_name_prefix="checkpoint"),
-                ThreadPoolExecutor(1, thread_name_prefix="checkpoint-digest"),
+                ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way),
+                ThreadPoolExecutor(1, thread_name_prefix="checkpoint-digest", initializer=_give_way),
             )
             self._threads[0].submit(self._prepare)
         failure = self._reap()
@@ -269,3 +274,10 @@ def _read_pinned(path: Path) -> set[str]:
         return set()
     except ValueError:
         raise CheckpointRefused(f"{path} is damaged; delete it and pin what must stay again") from None
+
+
+def _give_way() -> None:
+    """Let the loop and the broker have the processor first; on Linux a thread has a niceness of its own."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
