@@ -119,7 +119,8 @@ class Scorer:
         n, known = catalogue.n_items, None if catalogue.nothing_known else catalogue.known
         if n <= self.full_items:
             return np.arange(n, dtype=np.int32) if known is None else np.flatnonzero(known).astype(np.int32)
-        return union(self.statistics, rows, n_items=n, n_popular=self.pool_items, known=known)
+        found = union(self.statistics, rows, n_items=n, n_popular=self.pool_items, known=known)
+        return found if catalogue.beside is None else np.union1d(found, catalogue.beside).astype(np.int32)
 
     def rivals(self, catalogue: Catalogue, universe: Rows, target: Rows, draw: int) -> Rivals:
         """What examples learn to tell their targets from: the whole catalogue, or above `full_items` a sample of it.

@@ -229,6 +229,20 @@ def test_above_the_full_scan_the_own_items_and_popular_ones_are_still_found() ->
     np.testing.assert_array_equal(whole.items, capped.items)
 
 
+@pytest.mark.parametrize("full_items", [10, 20_000])
+def test_items_that_stand_beside_the_best_are_scored_however_large_the_catalogue_is(full_items: int) -> None:
+    shop, learner = Shop(), Learner(SETTINGS)
+    run(learner, shop, stream(4))
+    learner.scorer.full_items = full_items
+    beside = np.array([0, N_ITEMS - 1], np.int32)
+    pointer = np.array([shop.last[5]]), np.array([MISSING]), shop.histories
+    ranked = learner.rank(*pointer, now_ms=10**9, catalogue=replace(CATALOGUE, beside=beside), k=5)
+    assert ranked.items.shape == (1, 7)
+    assert np.isin(beside, ranked.items).all()
+    held = ranked.items[0][ranked.items[0] != MISSING].tolist()
+    assert len(set(held)) == len(held)
+
+
 def test_a_lagging_tick_trains_a_quarter() -> None:
     settings = replace(SETTINGS, micro_batch=1, max_visit_examples=8, max_next_examples=8)
     steps = []
