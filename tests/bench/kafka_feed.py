@@ -171,7 +171,9 @@ def _watch(access: Access, n_partitions: int, into: Path, stop: Any, ready: Any)
         now_ns = time.time_ns()
         for records in polled.values():
             for record in records:
-                slate = decode(record.value or b"{}")
+                if record.value is None:
+                    continue
+                slate = decode(record.value)
                 if slate.cause == "touched":
                     keys += bytes.fromhex(slate.user_key)
                     ticks.append(slate.statistics_tick)
