@@ -72,6 +72,7 @@ def pipeline_of(settings: config.Settings) -> Pipeline:
         key_id=fingerprint(key),
         n_slots=settings.slate.n_slots,
         refresh_users=settings.slate.refresh_users_per_tick,
+        refresh_per_s=settings.slate.refresh_users_per_s,
         valid_ms=settings.slate.valid_ms,
         star_every_ms=settings.slate.star_every_ms,
         visit_gap_ms=settings.visits.gap_ms,

@@ -281,7 +281,13 @@ class Slate(Section):
 
     n_slots: int = semantic(20, "Items on a slate.", ge=1, le=60)
     refresh_users_per_tick: int = semantic(
-        256, "Known users whose slates are made anew each tick, in turn. More: fresher, slower.", ge=0, le=100_000
+        256,
+        "Known users whose slates are made anew a tick at most, in turn. More: fresher, slower.",
+        ge=0,
+        le=100_000,
+    )
+    refresh_users_per_s: int = semantic(
+        256, "The same a second of the tick's clock, which counts where ticks are short.", ge=1, le=1_000_000
     )
     valid_ms: int = semantic(
         7 * DAY_MS, "Event time in ms after which a shop serves `*` instead.", ge=MINUTE_MS, le=90 * DAY_MS

@@ -35,7 +35,7 @@ EVERYBODY = "*"
 POLICY_VERSION = 2
 RANKED = "greedy"
 """The policy of slates that nothing was drawn for: the best by the joint logit, in its order."""
-SURE = {"propensity": None, "deterministic": True, "explored": False}
+SURE = {"deterministic": True, "explored": False}
 """What a slot says that was not drawn."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -60,16 +60,19 @@ class SlateRules:
     key_id: str = ""
     n_slots: int = 20
     refresh_users: int = 256
+    """A tick, at most."""
+    refresh_per_s: int = 256
+    """Users refreshed in turn, a second of the tick's clock."""
     valid_ms: int = 7 * 86_400_000
     star_every_ms: int = 3_600_000
     visit_gap_ms: int = 1_800_000
 
 
 class Refresh(Component):
-    """What is still to be refreshed: users whose slate shows a lost item, and when `*` was last made."""
+    """What is still to be refreshed: users whose slate shows a lost item, when `*` was last made, whose turn it is."""
 
     columns = ("queue",)
-    scalars = ("n_queued", "star_at_ms")
+    scalars = ("n_queued", "star_at_ms", "turned_at_ms")
     fixed = ("capacity",)
 
     def __init__(self, capacity: int = 200_000) -> None:
@@ -77,6 +80,8 @@ class Refresh(Component):
         self.queue = np.zeros(capacity, np.int32)
         self.n_queued = 0
         self.star_at_ms = MISSING
+        self.turned_at_ms = MISSING
+        """Until when turns have been given."""
 
     def used(self) -> int:
         """Rows of the queue in use."""
@@ -100,6 +105,15 @@ class Refresh(Component):
         """Nothing can be shown: nothing is owed until there is."""
         self.take(self.n_queued)
         self.star_at_ms = now_ms if self.star_at_ms != MISSING else MISSING
+
+    def turn(self, now_ms: int, *, per_s: int, at_most: int) -> int:
+        """How many users are refreshed in turn now: as many as the time since the last turn gives."""
+        given = max(0, (now_ms - self.turned_at_ms) * per_s // 1000)
+        if self.turned_at_ms == MISSING or given >= at_most:
+            self.turned_at_ms = now_ms
+            return at_most
+        self.turned_at_ms += given * 1000 // per_s
+        return given
 
     def take(self, n: int) -> Array:
         """The `n` users queued first."""
@@ -151,7 +165,7 @@ class SlateStage:
                 self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self.rules.n_slots
             )
             out += self._encode(frame, [MISSING], ranked, "everybody")
-        for cause, rows in self._rows(touched, in_turn=bool(tick.ranges)):
+        for cause, rows in self._rows(touched, tick.cut_at_ms, in_turn=bool(tick.ranges)):
             for arm, some in self._learner.exploration.arms(stable(self._users.key[rows])):
                 if some.any():
                     said = frame if arm is None else frame | {"arm": arm}
@@ -199,12 +213,13 @@ class SlateStage:
         shown = self._joiner.in_force(MISSING, MISSING, now_ms + 1)
         return shown is not None and not servable[shown[shown != MISSING]].all()
 
-    def _rows(self, touched: Array, *, in_turn: bool) -> Iterable[tuple[str, Array]]:
+    def _rows(self, touched: Array, now_ms: int, *, in_turn: bool) -> Iterable[tuple[str, Array]]:
         """Users by cause. A tick without records is a sign of life or pays what is owed: it has no round-robin."""
         quota = self.rules.refresh_users
         lost = _new(self.refresh.take(quota), touched)
         lost = lost[self._users.born[lost] != 0]
-        known = self._users.next_known(quota - len(lost) if in_turn else 0)
+        n = self.refresh.turn(now_ms, per_s=self.rules.refresh_per_s, at_most=quota - len(lost)) if in_turn else 0
+        known = self._users.next_known(n)
         turn = _new(known, np.concatenate([touched, lost]))
         return ("touched", touched), ("item_lost", lost), ("refresh", turn)
 

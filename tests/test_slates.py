@@ -22,7 +22,9 @@ class Shop:
 
     def __init__(self, tmp_path, *sets):
         self.pipeline = assemble.pipeline_of(
-            small_settings(tmp_path, "slate.refresh_users_per_tick=2", "slate.n_slots=3", *sets)
+            small_settings(
+                tmp_path, "slate.refresh_users_per_tick=2", "slate.refresh_users_per_s=3", "slate.n_slots=3", *sets
+            )
         )
         self.offsets = {Topic.EVENTS: 0, Topic.ITEMS: 0}
         self.now_ms = START_MS
@@ -80,6 +82,17 @@ def test_users_who_were_not_touched_are_refreshed_in_turn_within_the_quota(shop)
     same = (Topic.ITEMS, b"a", {"item_id": "a", "title": "a"})
     turns = [{s["user_key"] for s in shop.tick(same) if s["cause"] == "refresh"} for _ in range(5)]
     assert all(len(turn) == 2 for turn in turns) and len(set.union(*turns)) == 5
+
+
+def test_short_ticks_share_the_turns_of_a_second(shop):
+    same = (Topic.ITEMS, b"a", {"item_id": "a", "title": "a"})
+    shop.tick(*[shop.view(f"u{i}", "a") for i in range(5)])
+    turns = []
+    for _ in range(100):
+        shop.now_ms -= MINUTE_MS - 20
+        turns.append(sum(slate["cause"] == "refresh" for slate in shop.tick(same)))
+    # 100 ticks of 20 ms: two seconds.
+    assert sum(turns) == 2 * 3 and max(turns) == 1
 
 
 def test_a_tick_without_records_turns_nobody_s_slate_over(shop):

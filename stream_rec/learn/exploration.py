@@ -68,7 +68,7 @@ class ExplorePlan:
     short_half_life_ms: int = DAY_MS
     """For `spell_ms` after a drift alarm."""
     spell_ms: int = DAY_MS
-    shadow_one_in: int = 8
+    shadow_one_in: int = 32
     """In shadow, slates of which one is also drawn, to say what it would have cost."""
     item_capacity: int = 200_000
 
