@@ -164,35 +164,50 @@ class SlateStage:
             ranked = self._learner.star(
                 self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self.rules.n_slots
             )
-            out += self._encode(frame, [MISSING], ranked, "everybody")
-        for cause, rows in self._rows(touched, tick.cut_at_ms, in_turn=bool(tick.ranges)):
-            for arm, some in self._learner.exploration.arms(stable(self._users.key[rows])):
-                if some.any():
-                    said = frame if arm is None else frame | {"arm": arm}
-                    out += self._personal(said, rows[some], cause, catalogue)
+            out += self._encode(frame, [MISSING], ranked, ["everybody"])
+        parts = self._rows(touched, tick.cut_at_ms, in_turn=bool(tick.ranges))
+        return out + self._personal(frame, [part for part in parts if len(part[1])], catalogue)
+
+    def _personal(
+        self, frame: dict[str, Any], parts: Sequence[tuple[str, Array]], catalogue: Catalogue
+    ) -> list[Output]:
+        """Slates of users, by cause; all causes are ranked and drawn at once, which costs less."""
+        if not parts:
+            return []
+        rows = np.concatenate([rows for _, rows in parts])
+        causes = np.repeat([cause for cause, _ in parts], [len(rows) for _, rows in parts])
+        out = []
+        for arm, some in self._learner.exploration.arms(stable(self._users.key[rows])):
+            if some.any():
+                said = frame if arm is None else frame | {"arm": arm}
+                out += self._of_arm(said, rows[some], causes[some].tolist(), catalogue)
         return out
 
-    def _personal(self, frame: dict[str, Any], rows: Array, cause: str, catalogue: Catalogue) -> list[Output]:
+    def _of_arm(self, frame: dict[str, Any], rows: Array, causes: list[str], catalogue: Catalogue) -> list[Output]:
         """Slates of users: drawn, or ranked and in shadow some of them drawn beside that."""
-        now_ms, number, exploration = frame["event_at"], frame["statistics_tick"], self._learner.exploration
+        exploration, number = self._learner.exploration, frame["statistics_tick"]
         mode = exploration.mode(braking=self._learner.oversight.braking)
-        if mode == OFF or frame.get("arm") == CONTROL:
-            return self._encode(frame, rows.tolist(), self._rank(rows, now_ms, catalogue, self.rules.n_slots), cause)
-        seeds = slate_seeds(self.rules.seed, number, self._keys(rows.tolist()), cause)
+        if frame.get("arm") != CONTROL and mode not in (OFF, SHADOW):
+            candidates, seeds, vectors = self._candidates(frame, rows, causes, catalogue)
+            shown, drawn = exploration.draw(candidates, seeds, safe=mode == SAFE, vectors=vectors)
+            said = frame | {"policy": exploration.plan.draws.policy, "budget": exploration.plan.draws.budget}
+            return self._encode(said, rows.tolist(), shown, causes, drawn)
+        if frame.get("arm") != CONTROL and mode == SHADOW and (n := exploration.n_tried(number)):
+            candidates, seeds, vectors = self._candidates(frame, rows[:n], causes[:n], catalogue)
+            exploration.try_out(candidates, seeds, vectors=vectors)
+        ranked = self._rank(rows, frame["event_at"], catalogue, self.rules.n_slots)
+        return self._encode(frame, rows.tolist(), ranked, causes)
+
+    def _candidates(
+        self, frame: dict[str, Any], rows: Array, causes: list[str], catalogue: Catalogue
+    ) -> tuple[Ranked, Array, Array | None]:
+        """What users' slates are drawn from, the seeds of the draws, and vectors of the items."""
+        number, exploration, tower = frame["statistics_tick"], self._learner.exploration, self._learner.tower
         wide = with_trials(catalogue, exploration.trial_items(catalogue, number))
         width = max(self.rules.n_slots, exploration.plan.n_candidates)
-        tower = self._learner.tower
-        vectors = None if tower is None else tower.vectors("champion")
-        if mode == SHADOW:
-            ranked = self._rank(rows, now_ms, catalogue, self.rules.n_slots)
-            if (some := exploration.sampled(seeds)).any():
-                beside = self._rank(rows[some], now_ms, wide, width)
-                exploration.try_out(beside, seeds[some], vectors=vectors)
-            return self._encode(frame, rows.tolist(), ranked, cause)
-        candidates = self._rank(rows, now_ms, wide, width)
-        ranked, drawn = exploration.draw(candidates, seeds, safe=mode == SAFE, vectors=vectors)
-        said = frame | {"policy": exploration.plan.draws.policy, "budget": exploration.plan.draws.budget}
-        return self._encode(said, rows.tolist(), ranked, cause, drawn)
+        seeds = slate_seeds(self.rules.seed, number, self._keys(rows.tolist()), causes)
+        candidates = self._rank(rows, frame["event_at"], wide, width)
+        return candidates, seeds, None if tower is None else tower.vectors("champion")
 
     def _rank(self, rows: Array, now_ms: int, catalogue: Catalogue, k: int) -> Ranked:
         users = self._users
@@ -249,21 +264,25 @@ class SlateStage:
         return [EVERYBODY if row == MISSING else self._users.key[row].tobytes().hex() for row in rows]
 
     def _encode(
-        self, frame: dict[str, Any], rows: Sequence[int], ranked: Ranked, cause: str, drawn: Drawn | None = None
+        self,
+        frame: dict[str, Any],
+        rows: Sequence[int],
+        ranked: Ranked,
+        causes: Sequence[str],
+        drawn: Drawn | None = None,
     ) -> list[Output]:
         ids, encode = self._items.ids, msgspec.json.encode
         tick, out = frame["statistics_tick"], []
         keys = self._keys(rows)
-        decisions = [decision_id(self.rules.seed, tick, key, cause) for key in keys]
+        decisions = [decision_id(self.rules.seed, tick, key, cause) for key, cause in zip(keys, causes, strict=True)]
         born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
         self._joiner.publish_many(
             rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, scored=ranked.scored
         )
         utility = self._learner.impressions.worth(ranked.scored).round(6).tolist()
-        for b, (key, decision, shown) in enumerate(
-            zip(keys, decisions, slots_of(ids, ranked, utility, drawn), strict=True)
-        ):
-            slate = {"user_key": key, "decision_id": decision, "cause": cause, **frame, "slots": shown}
+        for b, shown in enumerate(slots_of(ids, ranked, utility, drawn)):
+            key = keys[b]
+            slate = {"user_key": key, "decision_id": decisions[b], "cause": causes[b], **frame, "slots": shown}
             if drawn is not None:
                 slate["candidates"] = frame["candidates"] | {"admitted": int(drawn.n_admitted[b])}
             out.append(Output(Topic.SLATES, key.encode(), encode(slate)))

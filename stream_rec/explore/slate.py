@@ -120,7 +120,7 @@ class Slates:
         return np.asarray(self.propensity.prod(1))
 
 
-def slate_seeds(run_seed: int, tick: int, keys: Sequence[str], cause: str) -> U64:
+def slate_seeds(run_seed: int, tick: int, keys: Sequence[str], cause: str | Sequence[str]) -> U64:
     """A seed for each slate's draws, uint64 [B], from what identifies it and nothing else.
 
     >>> slate_seeds(1, 7, ["*", "ab"], "touched").tolist() == [
@@ -128,7 +128,9 @@ def slate_seeds(run_seed: int, tick: int, keys: Sequence[str], cause: str) -> U6
     ... ]
     True
     """
-    named = (hashlib.blake2b(f"{tick}|{key}|{cause}".encode(), digest_size=8).digest() for key in keys)
+    causes = [cause] * len(keys) if isinstance(cause, str) else cause
+    names = (f"{tick}|{key}|{why}" for key, why in zip(keys, causes, strict=True))
+    named = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return hash64(run_seed, np.frombuffer(b"".join(named), "<u8"))
 
 

@@ -27,7 +27,7 @@ from stream_rec.model.heads import SCORED
 from stream_rec.stream.decisions import UNSAID
 from stream_rec.stream.exposures import WEAK, Exposed, positives, unclear
 from stream_rec.stream.joins import Matured
-from stream_rec.stream.sampling import hash01, hash64
+from stream_rec.stream.sampling import hash01, hash64, in_sample
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,8 @@ KEPT = tuple(SCORED.index(name) for name in ("log_share", "popular_7d", "own_vis
 N_FEATURES = 2 + len(KEPT)
 LEAST = 1e-6
 ANY = sum(BITS)
-TRIAL_SEED, SHADOW_SEED, ARM_SEED = 31, 37, 41
+TRIAL_SEED, ARM_SEED = 31, 41
+SHADOW_SLATES = 16
 CONTROL, DRAWN = "control", "drawn"
 """Arms of a comparison."""
 
@@ -68,8 +69,8 @@ class ExplorePlan:
     short_half_life_ms: int = DAY_MS
     """For `spell_ms` after a drift alarm."""
     spell_ms: int = DAY_MS
-    shadow_one_in: int = 32
-    """In shadow, slates of which one is also drawn, to say what it would have cost."""
+    shadow_one_in: int = 8
+    """In shadow, ticks of which one also draws slates, to say what it would have cost."""
     item_capacity: int = 200_000
 
 
@@ -226,9 +227,9 @@ class Exploration:
             slates.propensity, slates.known == Known.DETERMINISTIC, slates.explored, offer.allowed.sum(1)
         )
 
-    def sampled(self, seeds: U64) -> Mask:
-        """Which slates are also drawn in shadow."""
-        return np.asarray(hash64(SHADOW_SEED, seeds) % np.uint64(self.plan.shadow_one_in) == 0)
+    def n_tried(self, tick: int) -> int:
+        """How many of a tick's first slates are also drawn in shadow: some in few ticks, for a draw has fixed costs."""
+        return SHADOW_SLATES if in_sample(tick, self.plan.shadow_one_in, self.plan.draws.seed) else 0
 
     def try_out(self, ranked: Ranked, seeds: U64, *, vectors: Floats | None) -> None:
         """Account what drawing would have cost; the arguments are those of `draw`."""

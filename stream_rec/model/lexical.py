@@ -37,6 +37,9 @@ SATURATION, LENGTH_SHARE = 1.2, 0.75
 """BM25's k1 and b."""
 
 _WORD = re.compile(r"[^\W_]+")
+WHOLE = 4
+"""Where fewer than one row in so many is asked for, the others are not matched for the next time."""
+ASKED_BYTES = 16 << 20
 
 
 def words(text: str) -> list[str]:
@@ -67,6 +70,7 @@ class Lexicon(Component):
     half = "facts"
     columns = ("word", "gram", "length", "titles_with")
     scalars = ("n_titles", "n_words")
+    derived = ("_asked",)
     fixed = ("buckets",)
 
     def __init__(self, buckets: int = 1 << 20) -> None:
@@ -76,11 +80,18 @@ class Lexicon(Component):
         self.length = np.zeros(0, np.int32)
         self.titles_with = np.zeros(buckets, np.int32)
         self.n_titles = self.n_words = 0
+        self._asked: dict[str, Floats] = {}
+        """How all titles match what was asked lately, until one of them changes."""
+
+    def rebuild(self) -> None:
+        """Forget what was asked."""
+        self._asked = {}
 
     def tell(self, rows: Sequence[int], titles: Sequence[str]) -> None:
         """Take the titles of item rows, in place of those they had; an empty one is none."""
         if rows:
             self._reserve(max(rows) + 1)
+            self._asked = {}
         for row, title in zip(rows, titles, strict=True):
             self._drop(row)
             told = words(title)[:TITLE_WORDS]
@@ -93,6 +104,7 @@ class Lexicon(Component):
 
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
+        self._asked = {} if len(rows) else self._asked
         for row in rows[rows < len(self.length)].tolist():
             self._drop(row)
 
@@ -105,6 +117,19 @@ class Lexicon(Component):
             query: any text.
             rows: item rows, in any order; may lie beyond those told.
         """
+        n = len(self.length)
+        if len(rows) * WHOLE < n:
+            return self._match(query, rows)
+        if query not in self._asked:
+            while self._asked and (len(self._asked) + 1) * n * len(NAMES) * 4 > ASKED_BYTES:
+                del self._asked[next(iter(self._asked))]
+            self._asked[query] = self._match(query, np.arange(n, dtype=np.int32))
+        out = np.zeros((len(rows), len(NAMES)), np.float32)
+        here = rows < n
+        out[here] = self._asked[query][rows[here]]
+        return out
+
+    def _match(self, query: str, rows: Rows) -> Floats:
         out = np.zeros((len(rows), len(NAMES)), np.float32)
         told = list(dict.fromkeys(words(query)))[:QUERY_WORDS]
         here = np.flatnonzero(rows < len(self.length))

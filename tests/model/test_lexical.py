@@ -102,3 +102,24 @@ def test_any_text_is_a_query(query: str) -> None:
     found = lexicon().match(query, ROWS)
     assert found.shape == (len(ROWS), len(NAMES))
     assert np.isfinite(found).all()
+
+
+def test_what_was_asked_before_a_title_changed_is_asked_anew():
+    rows = np.arange(3, dtype=np.int32)
+    asked, fresh = Lexicon(), Lexicon()
+    asked.tell([0, 1, 2], ["red jug", "blue jugs", "lamp"])
+    asked.match("red jug", rows)
+    asked.tell([1], ["red red jug"])
+    fresh.tell([0, 1, 2], ["red jug", "red red jug", "lamp"])
+    assert np.array_equal(asked.match("red jug", rows), fresh.match("red jug", rows))
+    asked.forget_items(np.array([0], np.int32))
+    fresh.tell([0], [""])
+    assert np.array_equal(asked.match("red jug", rows), fresh.match("red jug", rows))
+
+
+def test_what_is_remembered_of_queries_is_bounded():
+    lexicon = Lexicon()
+    lexicon.tell([20_000], ["jug"])
+    for n in range(200):
+        lexicon.match(f"jug {n}", np.arange(20_001, dtype=np.int32))
+    assert sum(match.nbytes for match in lexicon._asked.values()) <= 16 << 20
