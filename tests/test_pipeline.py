@@ -22,6 +22,7 @@ class Folding:
         self.pipeline = assemble.pipeline_of(small_settings(tmp_path, "learn.light_cut_examples=100"))
         self.offsets = {Topic.EVENTS: 0, Topic.CONTROL: 0}
         self.durable = []
+        self.now_ms = START_MS
 
     def fold(self, topic=Topic.EVENTS, *bodies):
         records = []
@@ -30,7 +31,8 @@ class Folding:
             self.offsets[topic] += 1
         p = self.pipeline
         first = {(t, 0): p.positions.next_of((t, 0)) for t in self.offsets}
-        tick = Tick(p.positions.number + 1, ranges_of(records, first), START_MS, weights_durable=tuple(self.durable))
+        tick = Tick(p.positions.number + 1, ranges_of(records, first), self.now_ms, weights_durable=tuple(self.durable))
+        self.now_ms += 1_000
         effects = p.fold(tick, records)
         p.positions.number += 1
         self.durable = list(effects.weights)
