@@ -31,7 +31,7 @@ def gc(
     checkpoints stay, so `versions rebuild` can prove what a deleted version was. A running worker does the same by
     itself above `registry.max_bytes`.
 
-    Examples: stream-rec versions gc --dry-run --out runs/demo
+    Example: stream-rec versions gc --dry-run --out runs/demo
 
     stream-rec versions gc --set registry.keep_last=5
     """

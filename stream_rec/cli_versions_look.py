@@ -34,7 +34,7 @@ def show(
 
     The weights file of the run folder is read and compared with the digest that the version's notice told.
 
-    Examples: stream-rec versions show 3 --out runs/demo
+    Example: stream-rec versions show 3 --out runs/demo
 
     stream-rec versions show champion --json
     """
