@@ -108,7 +108,7 @@ def test_a_state_that_went_back_goes_on_as_one_that_was_restored(tmp_path):
     world.back_to(middle)
     again = Going(tmp_path)
     again.pipeline.restore(world.pipeline.snapshot())
-    again.offsets = dict(world.offsets)
+    again.offsets, again.now_ms = dict(world.offsets), world.now_ms
     assert world.learn(150, start=5_000) == again.learn(150, start=5_000)
     assert digests(world.pipeline) == digests(again.pipeline)
 

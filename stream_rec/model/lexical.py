@@ -39,7 +39,8 @@ SATURATION, LENGTH_SHARE = 1.2, 0.75
 _WORD = re.compile(r"[^\W_]+")
 WHOLE = 4
 """Where fewer than one row in so many is asked for, the others are not matched for the next time."""
-ASKED_BYTES = 16 << 20
+MAX_ASKED, ASKED_BYTES = 64, 16 << 20
+"""Queries whose matches are kept, and their bytes."""
 
 
 def words(text: str) -> list[str]:
@@ -121,7 +122,8 @@ class Lexicon(Component):
         if len(rows) * WHOLE < n:
             return self._match(query, rows)
         if query not in self._asked:
-            while self._asked and (len(self._asked) + 1) * n * len(NAMES) * 4 > ASKED_BYTES:
+            n_kept = min(MAX_ASKED, ASKED_BYTES // (n * len(NAMES) * 4) if n else 0)
+            while self._asked and len(self._asked) >= n_kept:
                 del self._asked[next(iter(self._asked))]
             self._asked[query] = self._match(query, np.arange(n, dtype=np.int32))
         out = np.zeros((len(rows), len(NAMES)), np.float32)
