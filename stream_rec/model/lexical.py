@@ -39,8 +39,8 @@ SATURATION, LENGTH_SHARE = 1.2, 0.75
 _WORD = re.compile(r"[^\W_]+")
 WHOLE = 4
 """Where fewer than one row in so many is asked for, the others are not matched for the next time."""
-MAX_ASKED, ASKED_BYTES = 64, 16 << 20
-"""Queries whose matches are kept, and their bytes."""
+MAX_ASKED, KEPT_UP_TO = 64, 20_000
+"""Queries whose matches are kept, and up to how many items: 16 bytes each."""
 
 
 def words(text: str) -> list[str]:
@@ -81,18 +81,18 @@ class Lexicon(Component):
         self.length = np.zeros(0, np.int32)
         self.titles_with = np.zeros(buckets, np.int32)
         self.n_titles = self.n_words = 0
-        self._asked: dict[str, Floats] = {}
+        self._asked = lru_cache(MAX_ASKED)(self._match_all)
         """How all titles match what was asked lately, until one of them changes."""
 
     def rebuild(self) -> None:
         """Forget what was asked."""
-        self._asked = {}
+        self._asked.cache_clear()
 
     def tell(self, rows: Sequence[int], titles: Sequence[str]) -> None:
         """Take the titles of item rows, in place of those they had; an empty one is none."""
         if rows:
             self._reserve(max(rows) + 1)
-            self._asked = {}
+            self._asked.cache_clear()
         for row, title in zip(rows, titles, strict=True):
             self._drop(row)
             told = words(title)[:TITLE_WORDS]
@@ -105,7 +105,8 @@ class Lexicon(Component):
 
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
-        self._asked = {} if len(rows) else self._asked
+        if len(rows):
+            self._asked.cache_clear()
         for row in rows[rows < len(self.length)].tolist():
             self._drop(row)
 
@@ -119,17 +120,15 @@ class Lexicon(Component):
             rows: item rows, in any order; may lie beyond those told.
         """
         n = len(self.length)
-        if len(rows) * WHOLE < n:
+        if n > KEPT_UP_TO or len(rows) * WHOLE < n:
             return self._match(query, rows)
-        if query not in self._asked:
-            n_kept = min(MAX_ASKED, ASKED_BYTES // (n * len(NAMES) * 4) if n else 0)
-            while self._asked and len(self._asked) >= n_kept:
-                del self._asked[next(iter(self._asked))]
-            self._asked[query] = self._match(query, np.arange(n, dtype=np.int32))
         out = np.zeros((len(rows), len(NAMES)), np.float32)
         here = rows < n
-        out[here] = self._asked[query][rows[here]]
+        out[here] = self._asked(query)[rows[here]]
         return out
+
+    def _match_all(self, query: str) -> Floats:
+        return self._match(query, np.arange(len(self.length), dtype=np.int32))
 
     def _match(self, query: str, rows: Rows) -> Floats:
         out = np.zeros((len(rows), len(NAMES)), np.float32)

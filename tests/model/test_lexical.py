@@ -118,8 +118,10 @@ def test_what_was_asked_before_a_title_changed_is_asked_anew():
 
 
 def test_what_is_remembered_of_queries_is_bounded():
-    lexicon = Lexicon()
-    lexicon.tell([20_000], ["jug"])
+    small, large = Lexicon(), Lexicon()
+    small.tell([9], ["jug"])
+    large.tell([20_000], ["jug"])
     for n in range(200):
-        lexicon.match(f"jug {n}", np.arange(20_001, dtype=np.int32))
-    assert sum(match.nbytes for match in lexicon._asked.values()) <= 16 << 20
+        for own in (small, large):
+            own.match(f"jug {n}", np.arange(len(own.length), dtype=np.int32))
+    assert (small._asked.cache_info().currsize, large._asked.cache_info().currsize) == (64, 0)
