@@ -111,16 +111,29 @@ def search_of(settings: config.Settings, facts: Facts, learner: Learner, slates:
 
 def intake_of(settings: config.Settings, facts: Facts, key: bytes) -> Intake:
     """Bytes to facts, by the settings."""
-    front = Front(
+    kinds = frozenset(int(Kind[word.upper()]) for word in settings.learn.positives)
+    rules = Rules(kinds, settings.learn.min_rating)
+    return Intake(front_of(settings, key), facts, rules)
+
+
+def front_of(settings: config.Settings, key: bytes) -> Front:
+    """Bytes to events, by the settings."""
+    return Front(
         Pseudonymiser(key),
         Sealer(key),
         ADAPTERS.get(settings.events.format),
         max_record_bytes=settings.quality.max_record_bytes,
         not_products=frozenset(settings.events.not_products),
     )
-    kinds = frozenset(int(Kind[word.upper()]) for word in settings.learn.positives)
-    rules = Rules(kinds, settings.learn.min_rating)
-    return Intake(front, facts, rules)
+
+
+def windows_of(settings: config.Settings) -> dict[str, int]:
+    """Attribution windows in ms, by what they are of."""
+    return {
+        "click": settings.attribution.click_window_ms,
+        "cart": settings.attribution.cart_window_ms,
+        "purchase": settings.attribution.purchase_window_ms,
+    }
 
 
 def facts_of(settings: config.Settings) -> Facts:
@@ -139,11 +152,7 @@ def facts_of(settings: config.Settings) -> Facts:
             s.attribution.max_decisions,
             s.attribution.max_exposures,
             s.slate.n_slots,
-            windows_ms={
-                "click": s.attribution.click_window_ms,
-                "cart": s.attribution.cart_window_ms,
-                "purchase": s.attribution.purchase_window_ms,
-            },
+            windows_ms=windows_of(s),
             valid_ms=s.slate.valid_ms,
             disorder_ms=s.watermark.bound_ms + s.watermark.lateness_ms,
         ),

@@ -7,16 +7,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_rec import config
-from stream_rec.adapters.registry import ADAPTERS
+from stream_rec import assemble, config
 from stream_rec.errors import SettingsError
 from stream_rec.evaluate_open_bandit import COLUMNS, OpenBandit, read
 from stream_rec.events import Line, Record, Topic
 from stream_rec.io.delimited import rows
 from stream_rec.io.lines import LineReader, text_digest, written_whole
 from stream_rec.io.run_folder import committed_lines, committed_records, file_of
-from stream_rec.stream.front import Front
-from stream_rec.stream.privacy import Pseudonymiser, Sealer
 
 KEY = b"stream-rec evaluate"
 """Users are told apart and nothing more, so what they are called by does not matter."""
@@ -86,13 +83,7 @@ def events_of(path: Path) -> Path | None:
 
 def event_lines(settings: config.Settings, path: Path) -> Iterator[list[Line]]:
     """The events of a file as the pipeline reads them, in batches; what it would dead-letter is left out."""
-    front = Front(
-        Pseudonymiser(KEY),
-        Sealer(KEY),
-        ADAPTERS.get(settings.events.format),
-        max_record_bytes=settings.quality.max_record_bytes,
-        not_products=frozenset(settings.events.not_products),
-    )
+    front = assemble.front_of(settings, KEY)
     records: list[Record] = []
     with closing(LineReader(path)) as reader:
         for n, line in enumerate(reader):

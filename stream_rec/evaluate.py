@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_rec import assemble_evaluate, config
+from stream_rec import assemble, assemble_evaluate, config
 from stream_rec import evaluate_open_bandit as bandit
 from stream_rec.errors import InputRefused, SettingsError
 from stream_rec.evaluate_shown import ShownLists
@@ -91,11 +91,8 @@ def _of_slates(settings: config.Settings, path: Path, asked: Asked) -> Told:
 
 
 def _read(settings: config.Settings, path: Path, events: Path, counts: Counter[str]) -> Shown:
-    windows = settings.attribution
-    lists = ShownLists(
-        {"click": windows.click_window_ms, "cart": windows.cart_window_ms, "purchase": windows.purchase_window_ms},
-        settings.watermark.bound_ms + settings.watermark.lateness_ms,
-    )
+    disorder_ms = settings.watermark.bound_ms + settings.watermark.lateness_ms
+    lists = ShownLists(assemble.windows_of(settings), disorder_ms)
     for lines in assemble_evaluate.event_lines(settings, events):
         lists.add(lines)
     exposures = lists.joined()

@@ -21,7 +21,7 @@ from stream_rec.explore.policy import Known, policy_of
 from stream_rec.explore.posterior import DAY_MS, HeadRules, Posterior
 from stream_rec.explore.slate import DrawRules, Offer, Slates, draw
 from stream_rec.explore.switch import Switch
-from stream_rec.learn.impressions import BITS, Impressions
+from stream_rec.learn.impressions import BITS, Impressions, scored_slots
 from stream_rec.learn.scoring import Catalogue, Ranked
 from stream_rec.model.heads import SCORED
 from stream_rec.stream.decisions import UNSAID
@@ -184,11 +184,11 @@ class Exploration:
         if braking or not self.draws_at_all:
             return
         closed, late = shown.click, shown.late
-        use = _scored(closed) & (unclear(closed.labels) & ANY == 0)
+        use = scored_slots(closed) & (unclear(closed.labels) & ANY == 0)
         x, worth, items, at_ms = self._slots(closed, use)
         self.head.observe(x, items, self._reward(positives(closed.labels)[use]) - worth, at_ms)
         new = positives(late.labels) & ~late.told & ANY
-        use = _scored(late) & (new > 0) & (late.labels & WEAK == 0)
+        use = scored_slots(late) & (new > 0) & (late.labels & WEAK == 0)
         x, _, items, at_ms = self._slots(late, use)
         self.head.late(x, items, self._reward(new[use]), at_ms)
 
@@ -257,10 +257,6 @@ def with_trials(catalogue: Catalogue, rows: Rows) -> Catalogue:
 def _features(scored: Halves, worth: Doubles) -> Doubles:
     told = scored.astype(np.float64)
     return np.column_stack([worth, np.log(np.maximum(worth, LEAST)), *(told[:, k] for k in KEPT)])
-
-
-def _scored(of: Exposed) -> Mask:
-    return np.asarray((of.items >= 0) & np.isfinite(of.scored).all(axis=2))
 
 
 def _picked(ranked: Ranked, slates: Slates) -> Ranked:

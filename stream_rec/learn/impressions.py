@@ -180,7 +180,7 @@ class Impressions:
         if shown is None:
             return
         waited, counts = shown.click, self.counts.n
-        there = _scored(waited)
+        there = scored_slots(waited)
         counts["unscored"] += int(np.count_nonzero((waited.items >= 0) & ~there))
         x = heads.design(waited.scored[there], waited.positions[there])
         kept = np.zeros((*there.shape, 2))
@@ -199,7 +199,7 @@ class Impressions:
 
     def _close(self, closed: Exposed) -> None:
         logit, known = self.tested.take(closed)
-        use = _scored(closed) & known[:, None] & (unclear(closed.labels) & BOUGHT == 0)
+        use = scored_slots(closed) & known[:, None] & (unclear(closed.labels) & BOUGHT == 0)
         self.metrics.add(PURCHASE, logit[use], (positives(closed.labels) & BOUGHT > 0)[use])
 
     # ---- train
@@ -233,7 +233,7 @@ class Impressions:
         if how is Delayed.FAKE_NEGATIVE_WEIGHTED:
             yield self._entry(shown.click, head, SECOND, only=positives(shown.click.labels) & bit > 0)
         new = positives(late.labels) & ~late.told & bit > 0
-        self.counts.n["reinserted"] += int(np.count_nonzero(new & _scored(late)))
+        self.counts.n["reinserted"] += int(np.count_nonzero(new & scored_slots(late)))
         yield self._entry(late, head, SECOND, only=new)
         if how is Delayed.REAL_NEGATIVE:
             yield self._entry(shown.purchase, head, FINAL, only=shown.purchase.told & (bit << LATE) == 0)
@@ -241,7 +241,7 @@ class Impressions:
     def _entry(self, of: Exposed, head: int, stage: int, *, only: Mask | None = None, never: bool = False) -> Entry:
         """Slots that can be learned from, of these `only` some; `never`: all as negatives."""
         bit = BITS[head]
-        use = _scored(of) & (unclear(of.labels) & bit == 0)
+        use = scored_slots(of) & (unclear(of.labels) & bit == 0)
         if only is not None:
             use &= only
         row = np.nonzero(use)[0]
@@ -273,14 +273,14 @@ class Impressions:
         return Delayed.NAIVE if head == CLICK else self.plan.delayed
 
     def _learn_lateness(self, closed: Exposed) -> None:
-        bought = _scored(closed) & (closed.told & BOUGHT > 0)
+        bought = scored_slots(closed) & (closed.told & BOUGHT > 0)
         x = heads.design(closed.scored[bought], closed.positions[bought])
         label = (closed.told & (BOUGHT << LATE) > 0)[bought]
         if len(x):
             self.late.learn(0, heads.plain(x, label))
 
 
-def _scored(of: Exposed) -> Mask:
+def scored_slots(of: Exposed) -> Mask:
     """Slots that hold an item which their slate had, [M, n_slots]."""
     return np.asarray((of.items >= 0) & (of.positions >= 0) & np.isfinite(of.scored).all(axis=2))
 
