@@ -53,7 +53,7 @@ def demo(
     ] = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Watch a simulated shop's recommendations learn, with nothing but Python; takes under three minutes.
+    """Watch a simulated shop's recommendations learn, with nothing but Python; takes about five minutes.
 
     Users with drifting tastes choose from the slates that the loop publishes; at the end stand a table (first
     tenth against last tenth, against popularity), a picture of the learning curves and the paths of all files.
