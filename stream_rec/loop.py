@@ -6,7 +6,6 @@ Knows no transport; what it may touch comes in as ports.
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stream_rec import garbage
 from stream_rec.effects import Effects
 from stream_rec.errors import JobFailed
 from stream_rec.events import Record, Topic
@@ -157,7 +157,7 @@ class Loop:
         self._buffers = {} if self._beginning.follows else {p: [] for p in known}
         source.seek({p: positions.next_of(p) for p in self._buffers})
         self._store_pending()
-        settle_memory()
+        garbage.settle()
 
     def _store_pending(self) -> None:
         self._store_again = False
@@ -381,12 +381,3 @@ class Loop:
         offset = self._ports.publisher.commit(effects.outputs, self.attempted)
         self.fold.step_over(self.attempted, offset)
         self.current = None
-
-
-def settle_memory() -> None:
-    """Let the garbage collector look for cycles once in several ticks instead of several times a tick.
-
-    A tick makes thousands of short-lived tuples and hardly a cycle: at the default threshold the collector walks
-    through them again and again and finds nothing (a seventh of the time from bytes to window).
-    """
-    gc.set_threshold(50_000, 10, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stream_rec.clock import Clock
+from stream_rec.garbage import tidy
 from stream_rec.loop import Loop
 
 
@@ -39,6 +40,7 @@ class Worker:
         self._waiting_since_ms: int | None = None
         self._cut_at_ms: int | None = None
         """The cut of the tick just made, until somebody has looked at what came meanwhile."""
+        self._n_tidied, self._tidy = 0, True
 
     def start(self, *, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Recover the state that the ledger says; False when `stopped` said so on the way.
@@ -58,19 +60,26 @@ class Worker:
         self._cut_at_ms = None
         left_ms = (self._waiting_since_ms or now_ms) + self._max_wait_ms - now_ms
         if n_waiting and n_room and left_ms > 0:
-            self._wait(left_ms, n_room)
+            self._wait_tidily(left_ms, n_room)
             return False
         silent = 0 < self._sign_every_ms <= now_ms - self._ticked_at_ms
         did = self._loop.step(cut_at_ms=now_ms, even_empty=silent)
         self._waiting_since_ms = None
         if not did:
-            self._wait(self._max_wait_ms, 1)
+            self._wait_tidily(self._max_wait_ms, 1)
             return False
+        self._tidy = False
         self._ticked_at_ms = self._cut_at_ms = now_ms
         if now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
             self._loop.checkpoint()
             self._saved_at_ms = now_ms
         return True
+
+    def _wait_tidily(self, duration_ms: int, n_enough: int) -> None:
+        if not self._tidy:
+            tidy(self._n_tidied)
+            self._n_tidied, self._tidy = self._n_tidied + 1, True
+        self._wait(duration_ms, n_enough)
 
     def catch_up(self) -> None:
         """Turn until nothing is left to take."""

@@ -6,7 +6,6 @@ and recover from it. Nothing is repaired in place.
 
 from __future__ import annotations
 
-import gc
 import logging
 import secrets
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stream_rec import assemble, assemble_kafka, assemble_registry, config, health, summary
+from stream_rec import assemble, assemble_kafka, assemble_registry, config, garbage, health, summary
 from stream_rec.assemble_kafka import Opened
 from stream_rec.clock import Clock, SystemClock
 from stream_rec.effects import Effects
@@ -177,6 +176,7 @@ class Supervisor:
         told.says(health.RECOVERING)
         if self._stopped() or not session.recover(self._stopped):
             return {}
+        garbage.keep()
         self.registry.attach(session.loop)
         self._ledger_offset, self._fenced = session.ledger_offset, False
         told.says(health.RUNNING)
@@ -230,7 +230,7 @@ class Supervisor:
         what = _words(error)
         self._told.says(health.WAITING, what)
         # The state that was dropped, and sockets that kafka-python leaves behind at each refused connection.
-        gc.collect()
+        garbage.let_go()
         LOG.warning("%s; trying again", what)
         until_ms = self._clock.now_ms() + self._back_off_ms
         while self._clock.now_ms() < until_ms and not self._stopped():

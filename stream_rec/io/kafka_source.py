@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -24,6 +25,9 @@ AHEAD_MS = 60_000
 """Record time by which a partition may run ahead of one whose records are still on their way."""
 PATIENCE_S = 5.0
 """Longest time that others wait for such a partition."""
+LOOK_EVERY_S = 0.005
+"""A look at what was fetched serves all partitions that are polled within this time: each that finds nothing leaves
+kafka-python's exception behind with the frames of the whole stack, for the garbage collector to find."""
 
 
 class KafkaSource(KafkaInput):
@@ -41,6 +45,7 @@ class KafkaSource(KafkaInput):
         self._began_ids = dict(topics.ids)
         self._handed_ms: dict[TopicPartition, int] = {}
         self._empty_since_s: dict[TopicPartition, float] = {}
+        self._looked_s = -math.inf
 
     def partitions(self) -> Sequence[TopicPartition]:
         """All input partitions that are known by now, in (topic, partition) order."""
@@ -55,6 +60,7 @@ class KafkaSource(KafkaInput):
         if unknown := sorted(set(positions) - set(self.partitions())):
             raise JobFailed(f"there is no input partition {unknown[0][0]}/{unknown[0][1]}")
         self._buffers.seek(positions)
+        self._looked_s = -math.inf
 
     def poll(self, partition: TopicPartition, max_records: int) -> Sequence[Record]:
         """Up to `max_records` records of one partition that have come by now; none that run far ahead of others.
@@ -64,7 +70,7 @@ class KafkaSource(KafkaInput):
         """
         self._heed()
         held = self._buffers.held[partition]
-        if len(held) < max_records:
+        if len(held) < max_records and time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._pump(0)
         if not held:
             return []
@@ -113,7 +119,10 @@ class KafkaSource(KafkaInput):
 
     def _pump(self, timeout_ms: int) -> int:
         try:
-            return self._buffers.pump(timeout_ms)
+            n = self._buffers.pump(timeout_ms)
+            # Where something came, more may be there.
+            self._looked_s = -math.inf if n else time.monotonic()
+            return n
         except InputGone:
             # An offset is also out of range in a topic that was made anew, which is another thing to mend.
             with closing(Admin(self._access)) as admin:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +37,8 @@ SATURATION, LENGTH_SHARE = 1.2, 0.75
 """BM25's k1 and b."""
 
 _WORD = re.compile(r"[^\W_]+")
+SORTED_AGAIN = 64
+"""Titles that change before the words of all are sorted anew, at least."""
 WHOLE = 4
 """Where fewer than one row in so many is asked for, the others are not matched for the next time."""
 MAX_ASKED, KEPT_UP_TO = 64, 20_000
@@ -71,7 +73,7 @@ class Lexicon(Component):
     half = "facts"
     columns = ("word", "gram", "length", "titles_with")
     scalars = ("n_titles", "n_words")
-    derived = ("_asked",)
+    derived = ("_asked", "_index", "_unsorted")
     fixed = ("buckets",)
 
     def __init__(self, buckets: int = 1 << 20) -> None:
@@ -83,16 +85,23 @@ class Lexicon(Component):
         self.n_titles = self.n_words = 0
         self._asked = lru_cache(MAX_ASKED)(self._match_all)
         """How all titles match what was asked lately, until one of them changes."""
+        self._index = np.zeros(0, np.uint32), np.zeros(0, np.int32)
+        """Words of all titles, rising, and whose they are; of `_unsorted` rows it says what no longer holds."""
+        self._unsorted: set[int] = set()
 
     def rebuild(self) -> None:
-        """Forget what was asked."""
+        """Forget what was asked, and sort the words anew."""
         self._asked.cache_clear()
+        row, place = np.nonzero(self.word)
+        ids = self.word[row, place]
+        order = np.argsort(ids, kind="stable")
+        self._index, self._unsorted = (ids[order], row[order].astype(np.int32)), set()
 
     def tell(self, rows: Sequence[int], titles: Sequence[str]) -> None:
         """Take the titles of item rows, in place of those they had; an empty one is none."""
         if rows:
             self._reserve(max(rows) + 1)
-            self._asked.cache_clear()
+            self._changed(rows)
         for row, title in zip(rows, titles, strict=True):
             self._drop(row)
             told = words(title)[:TITLE_WORDS]
@@ -105,10 +114,15 @@ class Lexicon(Component):
 
     def forget_items(self, rows: Rows) -> None:
         """Start again for item rows that were given to other items."""
-        if len(rows):
-            self._asked.cache_clear()
-        for row in rows[rows < len(self.length)].tolist():
+        here = rows[rows < len(self.length)].tolist()
+        self._changed(here)
+        for row in here:
             self._drop(row)
+
+    def _changed(self, rows: Sequence[int]) -> None:
+        if rows:
+            self._asked.cache_clear()
+            self._unsorted.update(rows)
 
     def match(self, query: str, rows: Rows) -> Floats:
         """How the titles of `rows` match a query, float32 [n, NAMES]; zero for rows without a title. Pure.
@@ -138,17 +152,31 @@ class Lexicon(Component):
             return out
         own, ids = rows[here], _ids(told)
         idf = self._idf(ids)
-        table, mean_length = self.word[own], max(self.n_words, 1) / max(self.n_titles, 1)
-        damped = SATURATION * (1 - LENGTH_SHARE + LENGTH_SHARE * self.length[own] / mean_length)
+        mean_length = max(self.n_words, 1) / max(self.n_titles, 1)
         some = np.zeros((3, len(own)), np.float64)
-        for each, rarity in zip(ids, idf, strict=True):
-            times = (table == each).sum(axis=1)
-            there = times > 0
-            some += (rarity * times * (SATURATION + 1) / (times + damped), there / len(ids), there * rarity / idf.sum())
+        for times_in, rarity in zip(self._times(ids), idf, strict=True):
+            there = np.flatnonzero(times_in[own])
+            times = times_in[own[there]]
+            damped = SATURATION * (1 - LENGTH_SHARE + LENGTH_SHARE * self.length[own[there]] / mean_length)
+            some[0, there] += rarity * times * (SATURATION + 1) / (times + damped)
+            some[1, there] += 1 / len(ids)
+            some[2, there] += rarity / idf.sum()
         out[here, :3] = some.T
         asked = _grams(told)
         out[here, 3] = np.bitwise_count(self.gram[own] & asked).sum(axis=1) / np.bitwise_count(asked).sum()
         return out
+
+    def _times(self, ids: Words) -> Iterator[npt.NDArray[np.int64]]:
+        """How often each word stands in each title, [rows] a word."""
+        if len(self._unsorted) > max(SORTED_AGAIN, len(self.length) // 16):
+            self.rebuild()
+        words, rows = self._index
+        late = np.array(sorted(self._unsorted), np.int64)
+        for each in ids:
+            low, high = np.searchsorted(words, each), np.searchsorted(words, each, "right")
+            times = np.bincount(rows[low:high], minlength=len(self.length))
+            times[late] = (self.word[late] == each).sum(axis=1)
+            yield times
 
     def _idf(self, ids: Words) -> npt.NDArray[np.float64]:
         holding = self.titles_with[ids % self.buckets]

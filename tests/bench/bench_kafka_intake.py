@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from stream_rec import garbage
 from stream_rec.assemble_kafka import Admin, Sending, input_names
 from stream_rec.events import Record, Topic
 from stream_rec.io.kafka_source import KafkaSource
 from stream_rec.io.kafka_topics import InputTopics
-from stream_rec.loop import settle_memory
 from stream_rec.stream.positions import Positions
 from stream_rec.stream.tick import Tick, ranges_of
 from tests.bench.bench_stream import Run
@@ -116,7 +116,7 @@ def fill(source: KafkaSource, buffers: Buffers) -> None:
 
 def read_alone(ground: Ground, batches: list[Batch]) -> float:
     """The product's read path; records are dropped tick by tick."""
-    settle_memory()
+    garbage.settle()
     source, meter = source_of(ground), Meter(len(batches))
     buffers: Buffers = {p: [] for p in EVENTS}
     for batch in batches:
@@ -159,7 +159,7 @@ def intake(batches: list[Batch], more: Callable[[Buffers], None]) -> float:
     run, positions, meter = Run(Traffic(SEED, n_partitions=N_PARTITIONS)), Positions(), Meter(len(batches))
     items = run._items
     buffers: Buffers = {p: [] for p in EVENTS}
-    settle_memory()
+    garbage.settle()
     for batch in batches:
         more(buffers)
         records = positions.order(buffers)[:TICK]

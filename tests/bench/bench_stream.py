@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from stream_rec import garbage
 from stream_rec.codec import StrictEvent
-from stream_rec.loop import settle_memory
 from stream_rec.stream.accounting import Accounting
 from stream_rec.stream.attribution import Joiner
 from stream_rec.stream.dedupe import Dedupe
@@ -137,7 +137,7 @@ def main(n_ticks: int) -> None:
     us: dict[str, list[float]] = defaultdict(list)
     stages: dict[str, list[float]] = defaultdict(list)
     n_bytes = n_events = 0
-    settle_memory()
+    garbage.settle()
     n_records = 0
     for _ in range(n_ticks // BLOCK):
         block = [traffic.tick() for _ in range(BLOCK)]
