@@ -22,11 +22,10 @@ import msgspec
 import numpy as np
 import psutil
 
-from stream_rec import component
+from stream_rec import component, garbage
 from stream_rec.codec import StrictEvent
 from stream_rec.component import Component
 from stream_rec.io.checkpoint import FolderCheckpoints
-from stream_rec.loop import settle_memory
 from stream_rec.stream.intake import Facts
 from tests.bench.bench_stream import Run, cpu_us, facts_of
 from tests.bench.traffic import TICK, Traffic
@@ -74,7 +73,7 @@ def run(n_events: int) -> tuple[Facts, Course]:
     """Fold the events."""
     traffic, course = Traffic(1, n_users=1_000_000), Course(max(1, n_events // TICK // 100))
     fold, decode = Run(traffic), msgspec.json.Decoder(StrictEvent).decode
-    settle_memory()
+    garbage.settle()
     for n in range(TICK, n_events + 1, TICK):
         batch = traffic.tick()
         bare_us = cpu_us(lambda b=batch: [decode(r.value) for r in b.records])[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from stream_rec import assemble, config
+from stream_rec import assemble, config, garbage
 from stream_rec.events import Topic
 from stream_rec.io.checkpoint import FolderCheckpoints
-from stream_rec.loop import FORMAT, settle_memory
+from stream_rec.loop import FORMAT
 from stream_rec.stream.tick import Tick
 from tests.bench.kafka_ground import N_PARTITIONS, say
 from tests.bench.traffic import Traffic
@@ -48,7 +48,7 @@ def make(folder: Path, settings: config.Settings, *, seed: int, n_events: int, n
     )
     names = [(Topic.ITEMS, 0), *((Topic.EVENTS, n) for n in range(N_PARTITIONS))]
     pipeline.begin(dict.fromkeys(names, 0))
-    settle_memory()
+    garbage.settle()
     first = traffic.catalogue()
     for at in range(0, len(first.records), TICK):
         pipeline.fold(Tick(at // TICK, (), first.tick.cut_at_ms), first.records[at : at + TICK])
