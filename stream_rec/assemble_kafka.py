@@ -28,6 +28,7 @@ from stream_rec.ports import Ports, TopicPartition
 __all__ = ["Admin", "Reader", "Sending", "Writer"]
 
 LOG = logging.getLogger(__name__)
+CHECKPOINT_RESTS = 3
 LOOKED_AT_RECORDS = 50
 """Newest records of each events partition whose keys are looked at."""
 OUTPUTS = (Topic.SLATES, Topic.VERSIONS, Topic.DEAD_LETTERS, Topic.LEDGER)
@@ -204,7 +205,9 @@ def open_worker(settings: config.Settings) -> Opened:
         transaction_timeout_ms=settings.kafka.transaction_timeout_ms,
         metrics=metrics,
     )
-    ports = Ports(source, publisher, checkpoints_of(settings), FolderWeights(folder / "weights"))
+    checkpoints = checkpoints_of(settings)
+    checkpoints.rests = CHECKPOINT_RESTS
+    ports = Ports(source, publisher, checkpoints, FolderWeights(folder / "weights"))
     return Opened(ports, publisher, source, beat, metrics)
 
 

@@ -231,18 +231,23 @@ class Loop:
                 return True
         raise JobFailed("the input neither ends nor goes on")
 
-    def checkpoint(self, *, pin: bool = False) -> None:
+    def checkpoint(self, *, pin: bool = False, patient: bool = False) -> bool:
         """Copy the state of the last committed tick and hand it to the store.
 
         Interrupted inside a tick there is no such state and nothing is saved. A store that cannot write is reported
         and does not stop the loop: the ledger is the truth and older checkpoints are whole.
 
         Args:
-            pin: this is the cut of a version: keep it, and let go of those that nobody returns to. While the store is
-                still writing it is passed over: copies that wait for a slow disk would fill the memory.
+            pin: this is the cut of a version: keep it, and let go of those that nobody returns to.
+            patient: not while the store is still writing; true of every pin. Copies that wait for a slow disk would
+                fill the memory, and the first touch of new memory takes several times as long as a copy.
+
+        Returns:
+            False when it was passed over.
         """
-        if self.current is not None:
-            return
+        store = self._ports.checkpoints
+        if self.current is not None or ((pin or patient) and store.busy()):
+            return False
         positions = self.pipeline.positions
         manifest = {
             "format": FORMAT,
@@ -258,15 +263,13 @@ class Loop:
         if self._store_again:
             self._store_pending()
         name = f"{positions.number:010d}-{positions.chain[:16]}"
-        store = self._ports.checkpoints
-        if pin and store.busy():
-            return
         try:
             if pin:
                 self._past.keep(name, self.pipeline.kept_ticks())
             store.save(name, manifest, self.pipeline.snapshot())
         except JobFailed as error:
             LOG.warning("a checkpoint could not be written: %s", error)
+        return True
 
     @property
     def finished(self) -> bool:

@@ -70,8 +70,7 @@ class Worker:
             return False
         self._tidy = False
         self._ticked_at_ms = self._cut_at_ms = now_ms
-        if now_ms - self._saved_at_ms >= self._checkpoint_every_ms:
-            self._loop.checkpoint()
+        if now_ms - self._saved_at_ms >= self._checkpoint_every_ms and self._loop.checkpoint(patient=True):
             self._saved_at_ms = now_ms
         return True
 

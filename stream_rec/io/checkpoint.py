@@ -24,7 +24,7 @@ from stream_rec.io.retention import REBUILD_HORIZON_MS, Kept, newest_first, reta
 
 PINNED = "pinned.json"
 NICENESS = 10
-"""Of the threads that write."""
+"""Of the thread that writes."""
 
 Loaded = tuple[dict[str, object], dict[str, Snapshot]]
 Migration = Callable[[Loaded], Loaded]
@@ -61,6 +61,10 @@ class FolderCheckpoints:
         formats: the format number and the migrations to it.
         sync_first: called by the thread before it writes: makes the ledger durable up to what the checkpoint covers.
         faults: crash and pause points, for tests.
+
+    Attributes:
+        rests: how many times as long as it works the thread rests in between; 0 at first. A live loop often shares two
+            cores with its broker: a checkpoint that takes one of them for a second makes a dozen ticks late.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class FolderCheckpoints:
         self._horizon_ms = horizon_ms
         self._formats = formats
         self._sync_first = sync_first
+        self.rests = 0
         self._passing = passing_of(faults)
-        self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._hurry = threading.Event()
         self._waiting: list[_Waiting] = []
         self._pinned = _read_pinned(folder / PINNED)
         self._kept: dict[str, Kept] = {}
@@ -138,14 +144,16 @@ class FolderCheckpoints:
         return stored
 
     def flush(self) -> None:
-        """Return when what was saved is on the disk.
+        """Return when what was saved is on the disk; it is written without rests from now on.
 
         Raises:
             JobFailed: a save since the last call failed.
         """
+        self._hurry.set()
         for waiting in self._waiting:
             if not waiting.future.cancelled():
                 waiting.future.exception()
+        self._hurry.clear()
         self._raise_failure(self._reap())
 
     def pin(self, name: str) -> None:
@@ -175,7 +183,7 @@ class FolderCheckpoints:
         return newest_first(self._pinned)
 
     def close(self) -> None:
-        """Finish writing and end the threads.
+        """Finish writing and end the thread.
 
         Raises:
             JobFailed: as `flush`.
@@ -183,22 +191,19 @@ class FolderCheckpoints:
         try:
             self.flush()
         finally:
-            threads, self._threads = self._threads or (), None
-            for pool in threads:
-                pool.shutdown()
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.shutdown()
 
     # ---- on the loop
 
     def _submit(self, name: str, gives_way: bool, work: Callable[..., None], what: object) -> BaseException | None:
         """Queue work for the writing thread; returns what went wrong before."""
-        if self._threads is None:
-            self._threads = (
-                ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way),
-                ThreadPoolExecutor(1, thread_name_prefix="checkpoint-digest", initializer=_give_way),
-            )
-            self._threads[0].submit(self._prepare)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+            self._thread.submit(self._prepare)
         failure = self._reap()
-        self._waiting.append(_Waiting(name, self._threads[0].submit(work, what), gives_way))
+        self._waiting.append(_Waiting(name, self._thread.submit(work, what), gives_way))
         return failure
 
     def _reap(self) -> BaseException | None:
@@ -240,10 +245,9 @@ class FolderCheckpoints:
         self._retain()
 
     def _write_to(self, tmp: Path, what: Draft) -> None:
-        assert self._threads is not None
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
-        table = checkpoint_files.write_components(tmp, what, self._threads[1])
+        table = checkpoint_files.write_components(tmp, what, lambda took_s: self._hurry.wait(self.rests * took_s))
         self._passing("checkpoint_mid")
         checkpoint_files.write_manifest(tmp, what, table)
         checkpoint_files.put_in_place(tmp, self.folder / what.name)

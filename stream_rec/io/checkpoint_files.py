@@ -13,8 +13,8 @@ import hashlib
 import json
 import mmap
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from stream_rec.io.durable import TMP_SUFFIX, Bytes, sync_folder, write_file
 from stream_rec.io.tensors import encode_scalars, pack, unpack
 
 MANIFEST = "manifest.json"
+PIECE_BYTES = 4 << 20
 
 
 class Draft(NamedTuple):
@@ -50,16 +51,33 @@ def draft(name: str, format_number: int, manifest: Mapping[str, object], compone
     return Draft(name, format_number, json.dumps(manifest), scalars, dict(components))
 
 
-def write_components(tmp: Path, what: Draft, digester: Executor) -> dict[str, dict[str, object]]:
-    """Write and fsync a file a component while `digester` digests it; returns the manifest's table of them."""
+def write_components(tmp: Path, what: Draft, rest: Callable[[float], object]) -> dict[str, dict[str, object]]:
+    """Write, digest and fsync a file a component; returns the manifest's table of them.
+
+    Args:
+        tmp: the folder.
+        what: the checkpoint.
+        rest: called after each piece with the seconds that it took.
+    """
     table: dict[str, dict[str, object]] = {}
     for name, snapshot in what.components.items():
-        parts = pack(snapshot, what.scalars[name])
-        digest = digester.submit(_digest, parts)
+        parts, sha = pack(snapshot, what.scalars[name]), hashlib.sha256()
         file = f"{quote(name, safe='')}.safetensors"
-        write_file(tmp / file, parts)
-        table[name] = {"file": file, "bytes": sum(map(len, parts)), "sha256": digest.result()}
+        write_file(tmp / file, _digested(parts, sha.update, rest))
+        table[name] = {"file": file, "bytes": sum(map(len, parts)), "sha256": sha.hexdigest()}
     return table
+
+
+def _digested(
+    parts: Iterable[Bytes], update: Callable[[Bytes], None], rest: Callable[[float], object]
+) -> Iterator[Bytes]:
+    for part in parts:
+        for low in range(0, len(part), PIECE_BYTES):
+            began_s = time.perf_counter()
+            piece = memoryview(part)[low : low + PIECE_BYTES]
+            update(piece)
+            yield piece
+            rest(time.perf_counter() - began_s)
 
 
 def write_manifest(tmp: Path, what: Draft, table: Mapping[str, object]) -> None:
@@ -132,13 +150,6 @@ def read_component(path: Path, entry: Mapping[str, Any]) -> Snapshot:
 def torn(path: Path, file: str) -> CheckpointRefused:
     """The refusal of a damaged checkpoint."""
     return CheckpointRefused(f"checkpoint {path} is damaged: {file} is missing or torn; use an older one")
-
-
-def _digest(parts: Sequence[Bytes]) -> str:
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part)
-    return sha.hexdigest()
 
 
 def _digest_of_json(body: Mapping[str, object]) -> str:

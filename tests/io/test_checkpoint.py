@@ -77,6 +77,14 @@ def test_a_waiting_save_gives_way_to_a_newer_one(tmp_path: Path) -> None:
     assert {"0-ab", "4-ab"} <= set(store.names()) <= {"0-ab", "1-ab", "4-ab"}
 
 
+def test_who_waits_for_a_checkpoint_does_not_wait_for_its_rests(tmp_path: Path) -> None:
+    store = FolderCheckpoints(tmp_path)
+    store.rests = 1_000_000_000
+    store.save("5-ab", {}, state())
+    store.flush()
+    assert list(store.names()) == ["5-ab"]
+
+
 def test_a_pinned_waiting_save_does_not_give_way(tmp_path: Path) -> None:
     gate = threading.Event()
     store = FolderCheckpoints(tmp_path, keep=10, sync_first=waiting_at(gate))
