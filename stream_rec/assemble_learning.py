@@ -35,6 +35,7 @@ def learner_of(settings: config.Settings) -> Learner:
             exact_items=learn.exact_items,
             n_neighbours=learn.neighbours,
             history_rows=learn.history_rows,
+            new_item_bonus=settings.model.new_item_bonus,
             sample_one_in=learn.sample_one_in,
             max_visit_examples=learn.max_visit_examples,
             max_next_examples=learn.max_next_examples,

@@ -98,6 +98,7 @@ def copied(learner: Learner, item_ids: Sequence[str], servable: Array, spare: Sp
     said: dict[str, Any] = {
         "n_neighbours": learner.settings.n_neighbours,
         "history_rows": learner.settings.history_rows,
+        "new_item_bonus": learner.settings.new_item_bonus,
         "visit_gap_ms": learner.settings.visit_gap_ms,
         "exact": {},
         "partners": None,
@@ -190,7 +191,8 @@ class FrozenScorer:
             held["counts"], decayed, recent, pairs["together"], pairs["after"], held["exposures"], pairs["near"],
             tower.neighbours if tower is not None else None,
         )  # fmt: skip
-        self._scorer = Scorer(statistics, tower, history_rows=said["history_rows"])
+        bonus = said.get("new_item_bonus", 0.0)
+        self._scorer = Scorer(statistics, tower, history_rows=said["history_rows"], new_item_bonus=bonus)
         self._history_rows = int(said["history_rows"])
 
     def rank(self, asked: Sequence[Asked], k: int) -> list[list[tuple[str, float | None]]]:

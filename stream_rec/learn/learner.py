@@ -74,6 +74,8 @@ class LearnSettings:
     micro_batch: int = 16
     rate: float = 0.02
     examination_exponent: float = 1.0
+    new_item_bonus: float = 0.0
+    """See `Scorer`."""
     cut_examples: int = 10_000
     query_capacity: int = 20_000
     """Queries that items are counted for."""
@@ -120,7 +122,7 @@ class Learner:
             self.counts, self.decayed, self.recent, self.together, self.after, self.exposures, self.near,
             tower.neighbours if tower else None,
         )  # fmt: skip
-        self.scorer = Scorer(statistics, tower, history_rows=s.history_rows)
+        self.scorer = Scorer(statistics, tower, history_rows=s.history_rows, new_item_bonus=s.new_item_bonus)
         self.pending = PendingVisits(s.max_pending_visits, s.visit_gap_ms)
         self.prequential = Prequential(() if tower else TOWER_MODELS)
         self.reach = Reach(s.item_capacity)
@@ -177,21 +179,12 @@ class Learner:
         s, p = self.settings, batch.positives
         takes = first_takes(p, histories, catalogue.born)
         share = 4 if batch.lagging else 1
+        seed, exponent, n = s.seed, s.examination_exponent, batch.number
         visits = training.wanted_visits(
-            p,
-            takes,
-            limit=s.max_visit_examples // share,
-            seed=s.seed,
-            exponent=s.examination_exponent,
-            tick=batch.number,
+            p, takes, limit=s.max_visit_examples // share, seed=seed, exponent=exponent, tick=n
         )
         following = training.wanted_next(
-            p,
-            takes,
-            limit=s.max_next_examples // share,
-            seed=s.seed,
-            exponent=s.examination_exponent,
-            tick=batch.number,
+            p, takes, limit=s.max_next_examples // share, seed=seed, exponent=exponent, tick=n
         )
         groups = self._groups(catalogue.n_items)
         self._open(batch.visits, histories, catalogue)

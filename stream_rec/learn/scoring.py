@@ -93,6 +93,8 @@ class Scorer:
         history_rows: newest rows of a history that count.
         full_items: up to this many items a user is scored over all of them.
         pool_items: above that, over this many popular ones, the user's own and their partners.
+        new_item_bonus: nats that the tower gives to an item never taken when it ranks, not when it learns. Trained on
+            what is taken, the mean new item is rightly held to be unlikely; which of them fits a user, its text knows.
     """
 
     def __init__(
@@ -103,8 +105,10 @@ class Scorer:
         history_rows: int = 256,
         full_items: int = 20_000,
         pool_items: int = 4_096,
+        new_item_bonus: float = 0.0,
     ) -> None:
         self.statistics, self.tower, self.history_rows = statistics, tower, history_rows
+        self.new_item_bonus = np.float32(new_item_bonus)
         self.full_items, self.pool_items = full_items, pool_items
 
     def profiles(
@@ -157,6 +161,7 @@ class Scorer:
         out = ranker.score(x, weights, tasks)
         if self.tower is not None:
             out += self.tower.logits(which, rows, tasks, universe)
+            out += self.new_item_bonus * (self.statistics.counts.in_visits[universe] == 0)
         return out
 
     def rank(self, rows: Profiles, weights: Floats, catalogue: Catalogue, *, k: int) -> Ranked:
