@@ -328,6 +328,7 @@ class Registry:
             artifacts={name: str(at) for name, at in found.items() if at is not None and at.exists()},
             signature=_signature(),
             pip_requirements=["stream-rec"],
+            model_config={"encoder": self._shown.tags.get("encoder", "none")},
             mlflow_model=Model(run_id=self._run, model_id=model_id),
         )
 
