@@ -140,6 +140,7 @@ def _start(settings: config.Settings, source: str, *, replayed: bool, daily: boo
         params={name: str(value) for name, value in config.semantic(settings).items()},
         keep_last=settings.registry.keep_last,
         max_bytes=settings.registry.max_bytes,
+        title=f"{settings.pipeline.name} on {settings.worker.instance}",
     )
 
 

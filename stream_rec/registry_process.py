@@ -43,6 +43,7 @@ def registry_of(start: Start) -> Registry:
     )
     shown = Shown(
         worker=start.worker,
+        title=start.title,
         tags=start.tags,
         params=start.params,
         page=version_page.note_of,

@@ -10,6 +10,8 @@ MODELS = ("served", "ranker", "learner", "linear", "popular_7d", "own_then_popul
 """Of each task; the rest is in `metrics.jsonl`."""
 MEASURES = {"recall@20": "recall_at_20", "ndcg@20": "ndcg_at_20"}
 N_SLOTS = 20
+N_RANGES = 12
+"""Partitions in a note."""
 JOINED = {
     "impressions": "explore/impressions",
     "clicks": "explore/clicks",
@@ -63,8 +65,13 @@ def _evaluated(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                         yield f"eval/{task}_{model}{where}_{said}", float(cell[measure])
 
 
-def note_of(notice: Mapping[str, Any]) -> str:
-    """The run note, Markdown: which version came last, why, and from what."""
+def note_of(notice: Mapping[str, Any], ranges: Mapping[str, Mapping[str, tuple[int | None, int]]]) -> str:
+    """What a version is, as a table in Markdown: why it serves, and from what it was made.
+
+    Args:
+        notice: of the version.
+        ranges: topic to partition to (first, next offset) that it has read beyond its parent.
+    """
     line, verdict = notice.get("lineage", {}), notice.get("verdict") or {}
     counts = line.get("counts", {})
     rows = [
@@ -78,8 +85,15 @@ def note_of(notice: Mapping[str, Any]) -> str:
         ("examples seen", f"{line.get('n_examples', 0):,}"),
         ("items known", f"{line.get('n_items', 0):,}"),
     ]  # fmt: skip
-    table = "".join(f"| {name} | {value} |\n" for name, value in rows)
-    return f"**Newest version**\n\n| | |\n|---|---|\n{table}"
+    read = [
+        (f"read of `{topic}/{partition}`", f"{'?' if first is None else f'{first:,}'} to {end:,}")
+        for topic, held in ranges.items()
+        for partition, (first, end) in held.items()
+    ]
+    rows += read[:N_RANGES]
+    if len(read) > N_RANGES:
+        rows.append(("read of others", f"{len(read) - N_RANGES} partitions; see the tag `kafka.ranges`"))
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 
 def _signed(verdict: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ MAX_TAG = 5_000
 """MLflow cuts tags at 8,000 characters without a word."""
 
 Notice = Mapping[str, Any]
+Ranges = Mapping[str, Mapping[str, tuple[int | None, int]]]
+"""Topic to partition to (first, next offset)."""
 
 
 def is_version(notice: Notice) -> bool:
