@@ -10,6 +10,8 @@ MODELS = ("served", "ranker", "learner", "linear", "popular_7d", "own_then_popul
 """Of each task; the rest is in `metrics.jsonl`."""
 MEASURES = {"recall@20": "recall_at_20", "ndcg@20": "ndcg_at_20"}
 N_SLOTS = 20
+PREDICTED = ("ece", "log_loss", "auc")
+"""How good the served probabilities were."""
 N_RANGES = 12
 """Partitions in a note."""
 JOINED = {
@@ -23,7 +25,7 @@ EXPLORED = ("slots", "explored", "loss", "expected_loss", "slate_loss", "observe
 
 
 def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(metric, value) of a line of `metrics.jsonl`, at most about seventy.
+    """(metric, value) of a line of `metrics.jsonl`, at most about eighty.
 
     >>> dict(points_of({"consumed": 4, "accepted": 3, "click_rate": 0.5, "join_rate": None}))
     {'stream/consumed': 4.0, 'stream/accepted': 3.0, 'data/accepted_share': 0.75, 'explore/click_rate': 0.5}
@@ -41,6 +43,7 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     told = line.get("explore", {})
     yield from ((f"explore/{name}", float(told[name])) for name in EXPLORED if name in told)
     yield from _evaluated(line.get("metrics", {}))
+    yield from _predicted(line.get("heads", {}))
     for model in MODELS[:3]:
         for name, value in (line.get("reach", {}).get(model) or {}).items():
             yield f"explore/{model}_{name}", float(value)
@@ -51,6 +54,12 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"train/drift_{name}", float(n_alarms)
     if "brake" in line:
         yield "train/brake", float(bool(line["brake"]))
+
+
+def _predicted(heads: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for head, models in heads.items():
+        told = models.get("champion", {})
+        yield from ((f"eval/{head}_{name}", float(told[name])) for name in PREDICTED if told.get(name) is not None)
 
 
 def _evaluated(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -100,6 +100,13 @@ def test_an_encoder_that_is_not_there_is_named_with_the_ways_to_have_it():
 # ---- looked at
 
 
+def test_a_version_has_pictures_of_learning_calibration_and_coverage(client):
+    (life,) = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
+    version = client.get_model_version_by_alias(NAME, "champion").tags[VERSION]
+    there = {Path(f.path).name for f in client.list_artifacts(life.info.run_id, f"versions/{version}")}
+    assert there == {"slices.json", "slates.json", "learning.png", "calibration.png", "coverage.png"}
+
+
 class Browser:
     """Opens pages; each in a process that ends when the page is still.
 
