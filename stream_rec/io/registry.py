@@ -8,18 +8,16 @@ be a file of the run folder or a server.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from stream_rec.io.registry_client import connect
 from stream_rec.io.registry_model import save
 from stream_rec.io.registry_outbox import News, Point
 from stream_rec.io.registry_words import (
@@ -39,15 +37,6 @@ from stream_rec.io.registry_words import (
 DAY_MS = 86_400_000
 WEIGHTS_WAIT_S = 10.0
 """How long the weights of a version may take to reach the disk."""
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
-}
-"""Nothing is sent to MLflow's makers; a server that is down is asked again by the outbox, not for minutes by a call."""
 WORKER, OPEN_RUNS = "worker.id", "attributes.status = 'RUNNING' and tags.`worker.id` = '{}'"
 DESCRIPTION, REGISTERED = "mlflow.note.content", "mlflow.modelVersions"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -140,7 +129,7 @@ class Registry:
     def _ready(self) -> None:
         """Connect, once."""
         if self._client is None:
-            self._client = self._connect()
+            self._client = connect(self._place.uri)
         if not self._experiment:
             self._experiment = self._experiment_id()
             self._close_left_over()
@@ -178,20 +167,6 @@ class Registry:
             self._client.set_terminated(self._run, "FINISHED")
 
     # ---- connecting
-
-    def _connect(self) -> Any:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        import mlflow
-
-        warnings.filterwarnings("ignore", ".*An input example was not provided")
-
-        # A model's own URI is looked up in the process-wide store, wherever the client points.
-        mlflow.set_tracking_uri(self._place.uri)
-        mlflow.set_registry_uri(self._place.uri)
-        return mlflow.MlflowClient(self._place.uri, self._place.uri)
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._place.name)
