@@ -20,6 +20,17 @@ DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 WAIT_S = 60.0
 """How long another program may hold the file."""
 _OF_MODELS = ("logged_model_metrics", "logged_model_params", "logged_model_tags", "logged_models")
+_THIN = """
+DELETE FROM metrics WHERE rowid IN (
+    SELECT point FROM (
+        SELECT metrics.rowid AS point,
+               row_number() OVER (PARTITION BY run_uuid, key ORDER BY step DESC, timestamp DESC) AS place
+        FROM metrics WHERE run_uuid IN (
+            SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN latest_metrics USING (run_uuid)
+            WHERE experiments.name = ? AND status != 'RUNNING' GROUP BY run_uuid HAVING max(timestamp) < ?
+        )
+    ) WHERE place > 1
+)"""
 
 
 class Logged(NamedTuple):
@@ -88,7 +99,7 @@ class LocalStore:
         )
 
     def delete(self, gone: Mapping[str, Logged]) -> None:
-        """Take versions out of the store for good, with their artefacts, and give the pages back to the disk.
+        """Take versions out of the store for good, with their artefacts.
 
         Rows go first and at once: a crash leaves at most folders that nothing names, which the next call removes.
 
@@ -112,6 +123,30 @@ class LocalStore:
         for folder in self._folder_names():
             if folder.name not in left:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def thin(self, before_ms: int) -> int:
+        """Of each metric keep the last point, in runs that are over and whose newest point lies before a time.
+
+        Args:
+            before_ms: event time.
+
+        Returns:
+            How many points went.
+
+        Raises:
+            JobFailed: as `delete`.
+        """
+        if not self.database.is_file():
+            return 0
+        with _opened(self.database) as db, db:
+            return db.execute(_THIN, (self._name, before_ms)).rowcount
+
+    def shrink(self) -> None:
+        """Give the free pages of the database back to the disk.
+
+        Raises:
+            JobFailed: as `delete`.
+        """
         with _opened(self.database) as db:
             db.isolation_level = None
             db.execute("VACUUM")
