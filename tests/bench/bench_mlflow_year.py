@@ -16,6 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -50,13 +51,17 @@ class Template:
         sql = "SELECT dataset_uuid FROM logged_model_metrics WHERE model_id = ?"
         self.dataset = self.db.execute(sql, (self.model,)).fetchone()[0]
         self.artifacts = folder / "mlartifacts"
+        self._rows = cache(self._read)
 
     def copy(self, table: str, where: str, new: Mapping[str, object]) -> None:
         """Rows of a table again, with other values in some columns; `where` names no more than this template's own."""
+        columns, rows = self._rows(table, where)
+        values = [[new.get(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
+        self.db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", values)
+
+    def _read(self, table: str, where: str) -> tuple[list[str], list[tuple[object, ...]]]:
         columns = [row[1] for row in self.db.execute(f"PRAGMA table_info({table})")]
-        chosen = ", ".join("?" if name in new else name for name in columns)
-        values = [new[name] for name in columns if name in new]
-        self.db.execute(f"INSERT INTO {table} SELECT {chosen} FROM {table} WHERE {where}", values)
+        return columns, self.db.execute(f"SELECT * FROM {table} WHERE {where}").fetchall()
 
     def day(self, number: int, n_points: int) -> str:
         """One more run with its points; returns its id."""

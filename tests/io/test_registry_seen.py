@@ -124,7 +124,7 @@ def test_estimates_of_each_version_are_written_to_it_once(run, client, monkeypat
         if row["verdict"]:
             assert (written[key], written[f"{key}_low"]) == (row["value"], row["low"])
         points = client.get_metric_history(version.run_id, f"{key}_ess")
-        assert len([point for point in points if point.model_id == model.model_id]) == 1
+        assert [point.step for point in points].count(int(version.tags["events_seen"])) == 1
     pictures = client.list_artifacts(version.run_id, f"versions/{version.tags[VERSION]}")
     assert "off-policy-greedy.png" in {Path(picture.path).name for picture in pictures}
     assert told[-1]["not_in_mlflow"] == []
