@@ -12,6 +12,8 @@ MEASURES = {"recall@20": "recall_at_20", "ndcg@20": "ndcg_at_20"}
 N_SLOTS = 20
 PREDICTED = ("ece", "log_loss", "auc")
 """How good the served probabilities were."""
+FEWEST = 100
+"""Shown slots below which that is chance."""
 N_RANGES = 12
 """Partitions in a note."""
 JOINED = {
@@ -59,6 +61,8 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _predicted(heads: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for head, models in heads.items():
         told = models.get("champion", {})
+        if told.get("n", 0) < FEWEST:
+            continue
         yield from ((f"eval/{head}_{name}", float(told[name])) for name in PREDICTED if told.get(name) is not None)
 
 

@@ -43,6 +43,7 @@ def test_coverage_is_drawn_of_what_was_listed(tmp_path):
     assert not draw_coverage(Run([{"event_at": 0}], {}, []), tmp_path / "none.png")
 
 
-def test_what_the_served_probabilities_were_worth_is_a_metric():
-    told = {"heads": {"click": {"champion": {"n": 5, "ece": 0.01, "log_loss": 0.2, "auc": None}}}}
-    assert dict(points_of(told)) == {"eval/click_ece": 0.01, "eval/click_log_loss": 0.2}
+def test_what_the_served_probabilities_were_worth_is_a_metric_where_enough_is_known():
+    told = {"n": 500, "ece": 0.01, "log_loss": 0.2, "auc": None}
+    heads = {"click": {"champion": told}, "purchase": {"champion": told | {"n": 5}}}
+    assert dict(points_of({"heads": heads})) == {"eval/click_ece": 0.01, "eval/click_log_loss": 0.2}

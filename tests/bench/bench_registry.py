@@ -33,7 +33,12 @@ class Refusing:
     def begin(self, *_):
         raise ConnectionError("down")
 
-    points = news = end = drop = begin
+    points = news = begin
+
+    def drop(self):
+        """Nothing goes on."""
+
+    end = drop
 
 
 def learner_of(n_items: int) -> Learner:
@@ -60,6 +65,8 @@ def main() -> None:
     for row in range(given.items):
         items.row(f"SKU{row}", 0)
         queries.ask(f"query {row}", 0)
+    row = np.arange(given.items, dtype=np.int32)
+    learner.query_items.add(row, queries.born[row], row)
     spare = frozen.Spare()
     told, waited = [], []
     with tempfile.TemporaryDirectory() as folder:
