@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from stream_rec import assemble, assemble_kafka, assemble_watch, config
+from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
+from stream_rec.io import registry_estimates
 from stream_rec.io.registry_child import ChildSink, Start
 from stream_rec.io.registry_outbox import NAME, News, Outbox, Point
+from stream_rec.io.registry_words import estimates_of
 from stream_rec.learn.frozen import Columns
 from stream_rec.loop import Loop
 from stream_rec.registry_feed import Feed
@@ -140,6 +144,7 @@ def _start(settings: config.Settings, source: str, *, replayed: bool, daily: boo
         params={name: str(value) for name, value in config.semantic(settings).items()},
         keep_last=settings.registry.keep_last,
         max_bytes=settings.registry.max_bytes,
+        title=f"{settings.pipeline.name} on {settings.worker.instance}",
     )
 
 
@@ -154,6 +159,55 @@ def of_worker(settings: config.Settings) -> Logging:
 def of_replayed_topics(live: config.Settings, own: config.Settings) -> Logging:
     """The registry of a replay of stored topics; its outputs are known from its own life only."""
     return Logging(own, "kafka", replayed=True, topics=assemble_kafka.names_of(live), history=tuple)
+
+
+class Shelf(NamedTuple):
+    """Where the versions of a run are in MLflow."""
+
+    uri: str
+    name: str
+    """Of the registered model."""
+
+
+def shelf_of(settings: config.Settings, log: Path) -> Shelf:
+    """Where the versions of a log are: a server that is named, else the store of the run folder.
+
+    Args:
+        settings: `run.dir` names the folder where the log is none.
+        log: a run folder, or a file of slates.
+
+    Raises:
+        SettingsError: neither is there.
+    """
+    folder = log if log.is_dir() else settings.run.dir
+    genesis = assemble.open_run(folder).genesis() if folder is not None else {}
+    run = settings.run.model_copy(update={"dir": folder})
+    pipeline = settings.pipeline.model_copy(update={"name": genesis.get("pipeline", settings.pipeline.name)})
+    settings = settings.model_copy(update={"run": run, "pipeline": pipeline})
+    elsewhere = settings.registry.tracking_uri or os.environ.get(VARIABLE, "")
+    if not elsewhere and (folder is None or not (folder / STORE).is_file()):
+        raise SettingsError(
+            f"--log-to-mlflow: {folder or log} holds no {STORE}; name the server with {VARIABLE} or "
+            "registry.tracking_uri, or the run folder with --set run.dir=DIR"
+        )
+    return Shelf(elsewhere or local_uri(settings), name_of(settings, replayed=genesis.get("mode") == "replay"))
+
+
+def log_estimates(shelf: Shelf, rows: Iterable[Mapping[str, Any]], draw: Callable[[str, Path], Path]) -> list[str]:
+    """Write the estimates of each version to it.
+
+    Args:
+        shelf: where.
+        rows: of `evaluate`; the group is the version.
+        draw: makes the picture of a version in a folder.
+
+    Returns:
+        Versions that MLflow does not have.
+
+    Raises:
+        JobFailed: MLflow refused.
+    """
+    return registry_estimates.log_estimates(shelf.uri, shelf.name, estimates_of(rows), draw)
 
 
 def _of_topic(settings: config.Settings) -> Iterable[Mapping[str, Any]]:

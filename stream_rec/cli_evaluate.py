@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stream_rec import cli_options
 from stream_rec.errors import SettingsError
+
+if TYPE_CHECKING:
+    from stream_rec.assemble_registry import Shelf
 
 COLUMNS = (
     *("group", "unit", "policy", "estimator", "value", "interval", "n", "ESS", "ESS/N", "largest weight"),
@@ -58,6 +61,10 @@ def evaluate(
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw the estimates with their intervals.")
     ] = None,
+    log_to_mlflow: Annotated[
+        bool,
+        typer.Option("--log-to-mlflow", help="Write each version's estimates to it in MLflow; implies --per-version."),
+    ] = False,
     as_json: cli_options.Json = False,
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
@@ -76,10 +83,14 @@ def evaluate(
     settings = cli_options.settings_from(config_file, sets)
     if figure is not None and figure.suffix.lower() != ".png":
         raise SettingsError(f"--figure {figure}: the picture is a PNG; name a file that ends in .png")
+    from stream_rec import assemble_registry
     from stream_rec import evaluate as evaluation
 
+    shelf = assemble_registry.shelf_of(settings, log) if log_to_mlflow else None
+    per_version = per_version or log_to_mlflow
     asked = evaluation.Asked(log, policy, events, against, per_version=per_version, by_arm=by is not None)
     told = evaluation.evaluate(settings, asked)
+    told.said |= {} if shelf is None else _logged(shelf, told.rows, policy)
     if figure is not None:
         from stream_rec.evaluate_figure import draw_estimates
 
@@ -94,6 +105,25 @@ def evaluate(
         sys.stdout.write(f"{line}\n")
     if figure is not None:
         sys.stdout.write(f"{figure}\n")
+    if log_to_mlflow:
+        sys.stdout.write(f"written to {told.said['mlflow']}\n")
+        if absent := told.said["not_in_mlflow"]:
+            sys.stdout.write(f"not in MLflow: {', '.join(absent)}\n")
+
+
+def _logged(shelf: Shelf, rows: list[dict[str, Any]], policy: str) -> dict[str, Any]:
+    """Write the estimates of each version to MLflow; says where, and which versions are not there."""
+    from stream_rec.assemble_registry import log_estimates
+    from stream_rec.evaluate_figure import draw_estimates
+
+    def draw(version: str, folder: Path) -> Path:
+        path = folder / f"off-policy-{policy.replace(':', '-')}.png"
+        own = [row for row in rows if row["group"] in ("all", version)]
+        draw_estimates(own, path, title=f"{policy}, under {version}")
+        return path
+
+    absent = log_estimates(shelf, (row for row in rows if row["group"] not in ("all", "-")), draw)
+    return {"mlflow": shelf.uri, "not_in_mlflow": absent}
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,11 +110,11 @@ class Feed:
             "slates": [_nameless(value) for value in slates[:N_SLATES]] if begun else [],
             "checkpoints": {version: self._cuts.pop(version) for version in begun if version in self._cuts},
         }
-        items, learner = pipeline.facts.items, pipeline.learner
+        items, queries, learner = pipeline.facts.items, pipeline.facts.searches.queries, pipeline.learner
         fits = 0 < items.n <= self._max_items
 
         def copy() -> frozen.Columns:
-            return frozen.copied(learner, items.ids, items.servable(), self._spare)
+            return frozen.copied(learner, items, queries, self._spare)
 
         def compact(columns: frozen.Columns) -> frozen.Columns:
             small = frozen.compacted(columns, self._max_bytes)

@@ -43,6 +43,7 @@ def registry_of(start: Start) -> Registry:
     )
     shown = Shown(
         worker=start.worker,
+        title=start.title,
         tags=start.tags,
         params=start.params,
         page=version_page.note_of,
@@ -65,17 +66,18 @@ def _tidy(folder: Path, start: Start, notices: Iterable[Mapping[str, Any]]) -> C
 
 
 def _draw(run_dir: Path, into: Path) -> Sequence[Path]:
-    """The learning curves so far; nothing while nothing was measured."""
+    """The pictures of the run so far; none while nothing was measured."""
     from stream_rec.report_figure import draw_learning
     from stream_rec.report_run import read_run
+    from stream_rec.version_figure import draw_calibration, draw_coverage
 
-    path = into / "learning.png"
     with suppress(StreamRecError):
         run = read_run(run_dir)
         if run.lines:
-            draw_learning(run, path, name=run_dir.name)
-            return [path]
-    return []
+            draw_learning(run, into / "learning.png", name=run_dir.name)
+            draw_calibration(run, into / "calibration.png")
+            draw_coverage(run, into / "coverage.png")
+    return sorted(into.glob("*.png"))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@ MODELS = ("served", "ranker", "learner", "linear", "popular_7d", "own_then_popul
 """Of each task; the rest is in `metrics.jsonl`."""
 MEASURES = {"recall@20": "recall_at_20", "ndcg@20": "ndcg_at_20"}
 N_SLOTS = 20
+PREDICTED = ("ece", "log_loss", "auc")
+"""How good the served probabilities were."""
+FEWEST = 100
+"""Shown slots below which that is chance."""
+N_RANGES = 12
+"""Partitions in a note."""
 JOINED = {
     "impressions": "explore/impressions",
     "clicks": "explore/clicks",
@@ -21,7 +27,7 @@ EXPLORED = ("slots", "explored", "loss", "expected_loss", "slate_loss", "observe
 
 
 def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(metric, value) of a line of `metrics.jsonl`, at most about seventy.
+    """(metric, value) of a line of `metrics.jsonl`, at most about eighty.
 
     >>> dict(points_of({"consumed": 4, "accepted": 3, "click_rate": 0.5, "join_rate": None}))
     {'stream/consumed': 4.0, 'stream/accepted': 3.0, 'data/accepted_share': 0.75, 'explore/click_rate': 0.5}
@@ -39,6 +45,7 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     told = line.get("explore", {})
     yield from ((f"explore/{name}", float(told[name])) for name in EXPLORED if name in told)
     yield from _evaluated(line.get("metrics", {}))
+    yield from _predicted(line.get("heads", {}))
     for model in MODELS[:3]:
         for name, value in (line.get("reach", {}).get(model) or {}).items():
             yield f"explore/{model}_{name}", float(value)
@@ -49,6 +56,14 @@ def points_of(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"train/drift_{name}", float(n_alarms)
     if "brake" in line:
         yield "train/brake", float(bool(line["brake"]))
+
+
+def _predicted(heads: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for head, models in heads.items():
+        told = models.get("champion", {})
+        if told.get("n", 0) < FEWEST:
+            continue
+        yield from ((f"eval/{head}_{name}", float(told[name])) for name in PREDICTED if told.get(name) is not None)
 
 
 def _evaluated(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -63,8 +78,13 @@ def _evaluated(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                         yield f"eval/{task}_{model}{where}_{said}", float(cell[measure])
 
 
-def note_of(notice: Mapping[str, Any]) -> str:
-    """The run note, Markdown: which version came last, why, and from what."""
+def note_of(notice: Mapping[str, Any], ranges: Mapping[str, Mapping[str, tuple[int | None, int]]]) -> str:
+    """What a version is, as a table in Markdown: why it serves, and from what it was made.
+
+    Args:
+        notice: of the version.
+        ranges: topic to partition to (first, next offset) that it has read beyond its parent.
+    """
     line, verdict = notice.get("lineage", {}), notice.get("verdict") or {}
     counts = line.get("counts", {})
     rows = [
@@ -78,8 +98,15 @@ def note_of(notice: Mapping[str, Any]) -> str:
         ("examples seen", f"{line.get('n_examples', 0):,}"),
         ("items known", f"{line.get('n_items', 0):,}"),
     ]  # fmt: skip
-    table = "".join(f"| {name} | {value} |\n" for name, value in rows)
-    return f"**Newest version**\n\n| | |\n|---|---|\n{table}"
+    read = [
+        (f"read of `{topic}/{partition}`", f"{'?' if first is None else f'{first:,}'} to {end:,}")
+        for topic, held in ranges.items()
+        for partition, (first, end) in held.items()
+    ]
+    rows += read[:N_RANGES]
+    if len(read) > N_RANGES:
+        rows.append(("read of others", f"{len(read) - N_RANGES} partitions; see the tag `kafka.ranges`"))
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 
 def _signed(verdict: Mapping[str, Any]) -> str:

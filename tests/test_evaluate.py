@@ -98,6 +98,14 @@ def test_estimates_by_version_stand_beside_the_whole(tmp_path: Path) -> None:
     assert ns[0] == ns[1] + ns[2] and min(ns) > 0
 
 
+def test_estimates_for_mlflow_need_a_place_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    slates, events = written(tmp_path, *log_of(Shop.of(0), 200, 0))
+    done = run(slates, "--events", events, "--log-to-mlflow")
+    assert done.exit_code == 2
+    assert "MLFLOW_TRACKING_URI" in done.output
+
+
 # ---- what one shown slate says
 
 

@@ -4,6 +4,9 @@ MLflow copies this file into the model and runs it where the model is loaded; no
 
     model = mlflow.pyfunc.load_model("models:/NAME@champion")
     model.predict(pandas.DataFrame([{"history": [{"item_id": "A1", "at": 1700000000000}], "as_of": 1700000060000}]))
+
+A version with a text encoder reads queries with it; `model_config={"encoder": FOLDER}` says where it is, if it is not
+where the worker had it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,10 @@ import mlflow
 import pandas as pd
 import safetensors.numpy
 
+from stream_rec.errors import SettingsError
+from stream_rec.io import encoders
 from stream_rec.io.registry_outbox import read_columns
-from stream_rec.learn.frozen import Asked, FrozenScorer, Taken
+from stream_rec.learn.frozen import Asked, Columns, FrozenScorer, Taken, encoder_in
 
 DEFAULT_K = 20
 # The signature says what `predict` takes; hints would say it again and worse.
@@ -32,8 +38,9 @@ class Version(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
 
     A row of the input has `as_of` (epoch ms) and may have `history` (what the user took: `item_id`, `at` in epoch ms
     and, where visits are known, `visit`), `candidates` (item ids; none: everything on sale) and `open_visit` (the
-    `visit` that is going on; else the last one while it is fresh). A row of the output has `item_ids` and `scores`,
-    best first; a candidate that the version does not know comes last and has no score.
+    `visit` that is going on; else the last one while it is fresh), and `query` (text; the scores are then those of the
+    worker's slates for it). A row of the output has `item_ids` and `scores`, best first; a candidate that the version
+    does not know comes last and has no score.
     """
 
     _scorer: FrozenScorer | None = None
@@ -45,13 +52,14 @@ class Version(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         if statistics is None:
             return
         weights = safetensors.numpy.load(Path(context.artifacts["weights"]).read_bytes())
-        self._scorer = FrozenScorer(weights, read_columns(Path(statistics)))
+        columns, name = read_columns(Path(statistics)), (context.model_config or {}).get("encoder", "")
+        self._scorer = FrozenScorer(weights, columns, cache(lambda: _encoder(name, columns)))
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Rank; `params` may say `k`, the most items of a row.
 
         Raises:
-            ValueError: the version was logged without statistics, or a row asks for what no version does.
+            ValueError: the version was logged without statistics, or a query needs an encoder that is not here.
         """
         del context
         if self._scorer is None:
@@ -69,11 +77,21 @@ class Version(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:
-    if _text(row.get("query")):
-        raise ValueError("this version ranks by history only; leave `query` empty")
     taken = [Taken(str(one["item_id"]), int(one["at"]), _text(one.get("visit"))) for one in _list(row.get("history"))]
     candidates = [str(item_id) for item_id in _list(row.get("candidates"))]
-    return Asked(taken, candidates, int(row["as_of"]), _text(row.get("open_visit")))
+    return Asked(taken, candidates, int(row["as_of"]), _text(row.get("open_visit")), _text(row.get("query")))
+
+
+def _encoder(name: str, columns: Columns) -> Any:
+    """The encoder of that name, which must be the one that the worker had."""
+    wanted = columns[""]["encoder"]["revision"]
+    try:
+        found = encoders.find(name)
+    except SettingsError as error:
+        raise ValueError(f"this version reads queries with a text encoder (revision {wanted}): {error}") from error
+    if found.revision != wanted:
+        raise ValueError(f"the encoder {name!r} has revision {found.revision}, this version was made with {wanted}")
+    return encoder_in(found.folder, columns)
 
 
 def _text(value: Any) -> str:

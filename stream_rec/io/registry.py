@@ -1,4 +1,4 @@
-"""MLflow as a place to look at versions: written, never read back. The importer of mlflow (3.17).
+"""MLflow as a place to look at versions: written, never read back. What imports mlflow (3.17).
 
 An experiment is a pipeline, a run one life of a worker (a new one each day of a live one), a LoggedModel a version.
 The identity of a version is ours and a tag; what is logged twice is there once. The stores behind the tracking URI may
@@ -7,23 +7,25 @@ be a file of the run folder or a server.
 
 from __future__ import annotations
 
-import logging
-import os
+import json
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from stream_rec.io.registry_client import connect
+from stream_rec.io.registry_model import save
 from stream_rec.io.registry_outbox import News, Point
 from stream_rec.io.registry_words import (
     FLOOR,
     SERVES,
     VERSION,
     Notice,
+    Ranges,
     aliases_after,
     dataset_of,
     is_version,
@@ -35,17 +37,10 @@ from stream_rec.io.registry_words import (
 DAY_MS = 86_400_000
 WEIGHTS_WAIT_S = 10.0
 """How long the weights of a version may take to reach the disk."""
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
-}
-"""Nothing is sent to MLflow's makers; a server that is down is asked again by the outbox, not for minutes by a call."""
 WORKER, OPEN_RUNS = "worker.id", "attributes.status = 'RUNNING' and tags.`worker.id` = '{}'"
-DESCRIPTION = "mlflow.note.content"
+DESCRIPTION, REGISTERED = "mlflow.note.content", "mlflow.modelVersions"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Else the UI takes versions for those of a chat agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +76,19 @@ class Shown:
 
     Attributes:
         worker: tells this worker's runs from others'.
+        title: what runs are called.
         tags: of every run and version: digests and the like.
         params: of every run: settings.
-        page: the run note, of the newest notice and the one before it.
+        page: the note of a version, of its notice and what it has read; the newest one's is the run's too.
         tables: artefact file to column to values, of a notice.
         draw: makes pictures in a folder; returns them.
     """
 
     worker: str
+    title: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
-    page: Callable[[Notice], str] = lambda _: ""
+    page: Callable[[Notice, Ranges], str] = lambda _, __: ""
     tables: Callable[[News, Notice], Mapping[str, Mapping[str, list[Any]]]] = lambda _, __: {}
     draw: Callable[[Path], Sequence[Path]] = lambda _: ()
 
@@ -132,7 +129,7 @@ class Registry:
     def _ready(self) -> None:
         """Connect, once."""
         if self._client is None:
-            self._client = self._connect()
+            self._client = connect(self._place.uri)
         if not self._experiment:
             self._experiment = self._experiment_id()
             self._close_left_over()
@@ -171,25 +168,11 @@ class Registry:
 
     # ---- connecting
 
-    def _connect(self) -> Any:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        import mlflow
-
-        warnings.filterwarnings("ignore", ".*An input example was not provided")
-
-        # A model's own URI is looked up in the process-wide store, wherever the client points.
-        mlflow.set_tracking_uri(self._place.uri)
-        mlflow.set_registry_uri(self._place.uri)
-        return mlflow.MlflowClient(self._place.uri, self._place.uri)
-
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._place.name)
         if found is None:
             at = None if self._place.artifacts is None else self._place.artifacts.absolute().as_uri()
-            return str(self._client.create_experiment(self._place.name, artifact_location=at))
+            return str(self._client.create_experiment(self._place.name, artifact_location=at, tags=KIND))
         if found.lifecycle_stage != "active":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
@@ -270,7 +253,8 @@ class Registry:
         from mlflow.entities import Param
 
         tags = {WORKER: self._shown.worker, **self._shown.tags, **(more or {})}
-        run = self._client.create_run(self._experiment, tags=tags)
+        day = "" if self._day is None or not self._place.daily else f" {date(1970, 1, 1) + timedelta(self._day)}"
+        run = self._client.create_run(self._experiment, tags=tags, run_name=f"{self._shown.title}{day}")
         params = [Param(name, value[:6_000]) for name, value in sorted(self._shown.params.items())]
         for low in range(0, len(params), 100):
             self._client.log_batch(run.info.run_id, params=params[low : low + 100])
@@ -285,17 +269,22 @@ class Registry:
         tags["statistics"] = "none" if statistics is None else f"tick {news.tick}"
         if checkpoint := news.checkpoints.get(version):
             tags["checkpoint"] = checkpoint
-        model_id = self._logged_model(version, tags, statistics)
+        note = self._shown.page(notice, ranges)
+        model_id = self._logged_model(version, {**tags, DESCRIPTION: note}, statistics)
         self._link(news, notice, model_id, dataset_of(notice, ranges, self._place.source))
         self._artefacts(news, notice)
         made = self._client.create_model_version(
-            self._place.name, f"models:/{model_id}", self._run, tags=tags, model_id=model_id
+            self._place.name, f"models:/{model_id}", self._run, tags=tags, description=note, model_id=model_id
         )
         self._numbers[version] = made.version
-        self._client.set_tag(self._run, DESCRIPTION, self._shown.page(notice))
+        registered = json.dumps([{"name": self._place.name, "version": made.version}])
+        self._client.set_logged_model_tags(model_id, {REGISTERED: registered})
+        self._client.set_tag(self._run, DESCRIPTION, f"**Newest version**\n\n{note}")
 
     def _logged_model(self, version: str, tags: Mapping[str, str], statistics: Path | None) -> str:
         """The LoggedModel of a version; one that an earlier try left unfinished is marked and made again."""
+        from mlflow.models import Model
+
         found = self._client.search_logged_models([self._experiment], f"tags.`{VERSION}` = '{version}'")
         for one in found:
             if one.status == "READY":
@@ -306,30 +295,22 @@ class Registry:
         )
         folder = Path(tempfile.mkdtemp(prefix="stream-rec-"))
         try:
-            self._save_model(folder / "model", made.model_id, version, statistics=statistics)
+            artifacts = {"weights": self._waited_for(version), "statistics": statistics}
+            model = Model(run_id=self._run, model_id=made.model_id)
+            save(folder / "model", model, artifacts, encoder=self._shown.tags.get("encoder", "none"))
             self._client.log_model_artifacts(made.model_id, str(folder / "model"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._client.finalize_logged_model(made.model_id, "READY")
         return str(made.model_id)
 
-    def _save_model(self, path: Path, model_id: str, version: str, *, statistics: Path | None) -> None:
-        import mlflow.pyfunc
-        from mlflow.models import Model
-
+    def _waited_for(self, version: str) -> Path:
+        """The weights of a version, once they are there."""
         weights = self._place.weights(version)
         until_s = time.monotonic() + WEIGHTS_WAIT_S
         while not weights.exists() and time.monotonic() < until_s:
             time.sleep(0.05)
-        found = {"weights": weights, "statistics": statistics}
-        mlflow.pyfunc.save_model(
-            str(path),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={name: str(at) for name, at in found.items() if at is not None and at.exists()},
-            signature=_signature(),
-            pip_requirements=["stream-rec"],
-            mlflow_model=Model(run_id=self._run, model_id=model_id),
-        )
+        return weights
 
     def _link(self, news: News, notice: Notice, model_id: str, dataset: Mapping[str, str]) -> None:
         """Tie run, model and dataset together at the step of the version."""
@@ -369,23 +350,3 @@ class Registry:
 
 def _slim(notice: Notice) -> Notice:
     return {name: notice[name] for name in ("version", "event", "parent", "tick", "event_at") if name in notice}
-
-
-def _signature() -> Any:
-    from mlflow.models.signature import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, Object, Property
-
-    taken = Object(
-        [Property("item_id", DataType.string), Property("at", DataType.long),
-         Property("visit", DataType.string, required=False)]
-    )  # fmt: skip
-    asked: list[Any] = [
-        ColSpec(Array(taken), "history", required=False),
-        ColSpec(DataType.string, "query", required=False),
-        ColSpec(Array(DataType.string), "candidates", required=False),
-        ColSpec(DataType.string, "open_visit", required=False),
-        ColSpec(DataType.long, "as_of"),
-    ]
-    told: list[Any] = [ColSpec(Array(DataType.string), "item_ids"), ColSpec(Array(DataType.double), "scores")]
-    return ModelSignature(Schema(asked), Schema(told), ParamSchema([ParamSpec("k", "long", 20)]))

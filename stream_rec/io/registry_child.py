@@ -38,6 +38,7 @@ class Start(msgspec.Struct):
     params: dict[str, str]
     keep_last: int = 20
     max_bytes: int = 0
+    title: str = ""
 
 
 class Call(msgspec.Struct):

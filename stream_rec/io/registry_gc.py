@@ -20,9 +20,11 @@ from stream_rec.io.checkpoint import FORMATS
 from stream_rec.io.folder import FolderWeights
 from stream_rec.io.registry_outbox import NAME as WAITING
 from stream_rec.io.registry_store import ARTIFACTS, DATABASE, LocalStore
-from stream_rec.version_facts import Gathered, kept
+from stream_rec.version_facts import DAY_MS, Gathered, kept
 
 WEIGHTS, CHECKPOINTS = "weights", "checkpoints"
+FULL_DAYS = 30
+"""Days of event time whose metric points all stay."""
 ROLES = ("champion", "challenger")
 """Of the versions in a checkpoint: those that would serve if the run went on from there."""
 
@@ -40,7 +42,7 @@ class Collected(NamedTuple):
 
 
 def collect(folder: Path, name: str, gathered: Gathered, *, keep_last: int, dry_run: bool = False) -> Collected:
-    """Delete what need not stay.
+    """Delete what need not stay: versions, and of runs of more than FULL_DAYS ago all but each metric's last point.
 
     Args:
         folder: the run folder.
@@ -68,6 +70,9 @@ def collect(folder: Path, name: str, gathered: Gathered, *, keep_last: int, dry_
         return Collected(gone, len(told) - len(gone), before, before - sum(map(_bytes_of, paths)))
     if rows:
         store.delete(rows)
+    newest_ms = max((int(one.get("event_at", 0)) for one in told.values()), default=0)
+    if store.thin(newest_ms - FULL_DAYS * DAY_MS) or rows:
+        store.shrink()
     for path in paths:
         path.unlink(missing_ok=True)
     return Collected(gone, len(told) - len(gone), before, measured(folder))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,19 @@ DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 WAIT_S = 60.0
 """How long another program may hold the file."""
 _OF_MODELS = ("logged_model_metrics", "logged_model_params", "logged_model_tags", "logged_models")
+_TIED = """source_type = 'DATASET' AND source_id IN (SELECT dataset_uuid FROM read)
+OR destination_type = 'MODEL_OUTPUT' AND destination_id IN (SELECT model_id FROM gone)"""
+_THIN = """
+DELETE FROM metrics WHERE rowid IN (
+    SELECT point FROM (
+        SELECT metrics.rowid AS point,
+               row_number() OVER (PARTITION BY run_uuid, key ORDER BY step DESC, timestamp DESC) AS place
+        FROM metrics WHERE run_uuid IN (
+            SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN latest_metrics USING (run_uuid)
+            WHERE experiments.name = ? AND status != 'RUNNING' GROUP BY run_uuid HAVING max(timestamp) < ?
+        )
+    ) WHERE place > 1
+)"""
 
 
 class Logged(NamedTuple):
@@ -88,7 +101,7 @@ class LocalStore:
         )
 
     def delete(self, gone: Mapping[str, Logged]) -> None:
-        """Take versions out of the store for good, with their artefacts, and give the pages back to the disk.
+        """Take versions out of the store for good, with their artefacts.
 
         Rows go first and at once: a crash leaves at most folders that nothing names, which the next call removes.
 
@@ -97,8 +110,7 @@ class LocalStore:
         """
         with _opened(self.database) as db:
             with db:
-                for logged in gone.values():
-                    self._delete_rows(db, logged)
+                self._delete_rows(db, gone.values())
                 newest = max(logged.tick for logged in gone.values())
                 (floor,) = db.execute(
                     "SELECT max(CAST(value AS INTEGER)) FROM registered_model_tags WHERE name = ? AND key = ?",
@@ -112,24 +124,51 @@ class LocalStore:
         for folder in self._folder_names():
             if folder.name not in left:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def thin(self, before_ms: int) -> int:
+        """Of each metric keep the last point, in runs that are over and whose newest point lies before a time.
+
+        Args:
+            before_ms: event time.
+
+        Returns:
+            How many points went.
+
+        Raises:
+            JobFailed: as `delete`.
+        """
+        if not self.database.is_file():
+            return 0
+        with _opened(self.database) as db, db:
+            return db.execute(_THIN, (self._name, before_ms)).rowcount
+
+    def shrink(self) -> None:
+        """Give the free pages of the database back to the disk.
+
+        Raises:
+            JobFailed: as `delete`.
+        """
         with _opened(self.database) as db:
             db.isolation_level = None
             db.execute("VACUUM")
 
-    def _delete_rows(self, db: sqlite3.Connection, logged: Logged) -> None:
-        datasets = db.execute(
-            "SELECT DISTINCT dataset_uuid FROM logged_model_metrics WHERE model_id = ? AND dataset_uuid IS NOT NULL",
-            (logged.model_id,),
-        ).fetchall()
+    def _delete_rows(self, db: sqlite3.Connection, gone: Collection[Logged]) -> None:
+        db.execute("CREATE TEMP TABLE gone (model_id TEXT PRIMARY KEY, version INTEGER)")
+        db.executemany("INSERT INTO gone VALUES (?, ?)", [(logged.model_id, logged.number) for logged in gone])
+        db.execute(
+            "CREATE TEMP TABLE read AS SELECT DISTINCT dataset_uuid FROM logged_model_metrics "
+            "WHERE dataset_uuid IS NOT NULL AND model_id IN (SELECT model_id FROM gone)"
+        )
+        db.execute(f"CREATE TEMP TABLE tied AS SELECT input_uuid FROM inputs WHERE {_TIED}")  # noqa: S608 (our own words)
+        for table in ("input_tags", "inputs"):
+            db.execute(f"DELETE FROM {table} WHERE input_uuid IN (SELECT input_uuid FROM tied)")  # noqa: S608
+        db.execute("DELETE FROM datasets WHERE dataset_uuid IN (SELECT dataset_uuid FROM read)")
         for table in _OF_MODELS:
-            db.execute(f"DELETE FROM {table} WHERE model_id = ?", (logged.model_id,))  # noqa: S608 (our own names)
-        for end in (("source_id", "DATASET", datasets), ("destination_id", "MODEL_OUTPUT", [(logged.model_id,)])):
-            _delete_inputs(db, *end)
-        db.executemany("DELETE FROM datasets WHERE dataset_uuid = ?", datasets)
+            db.execute(f"DELETE FROM {table} WHERE model_id IN (SELECT model_id FROM gone)")  # noqa: S608
         for table in ("model_version_tags", "model_versions"):
             db.execute(
-                f"DELETE FROM {table} WHERE name = ? AND version = ?",  # noqa: S608 (our own names)
-                (self._name, logged.number),
+                f"DELETE FROM {table} WHERE name = ? AND version IN (SELECT version FROM gone)",  # noqa: S608
+                (self._name,),
             )
 
     def _set_floor(self, db: sqlite3.Connection, tick: int) -> None:
@@ -153,14 +192,3 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         ) from error
     finally:
         db.close()
-
-
-def _delete_inputs(db: sqlite3.Connection, column: str, kind: str, ids: Iterable[tuple[str]]) -> None:
-    kind_of = column.replace("_id", "_type")
-    for (one,) in ids:
-        found = db.execute(
-            f"SELECT input_uuid FROM inputs WHERE {column} = ? AND {kind_of} = ?",  # noqa: S608 (our own names)
-            (one, kind),
-        ).fetchall()
-        db.executemany("DELETE FROM input_tags WHERE input_uuid = ?", found)
-        db.executemany("DELETE FROM inputs WHERE input_uuid = ?", found)

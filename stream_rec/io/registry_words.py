@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stream_rec.io.registry_outbox import News
@@ -17,6 +17,8 @@ MAX_TAG = 5_000
 """MLflow cuts tags at 8,000 characters without a word."""
 
 Notice = Mapping[str, Any]
+Ranges = Mapping[str, Mapping[str, tuple[int | None, int]]]
+"""Topic to partition to (first, next offset)."""
 
 
 def is_version(notice: Notice) -> bool:
@@ -130,3 +132,23 @@ def aliases_after(news: News) -> tuple[str, str | None] | None:
     told = [n for n in news.notices if is_version(n) and n["version"] == champion]
     parent = told[-1].get("parent") if told and told[-1].get("event") == "promote" else None
     return champion, parent
+
+
+def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Version to metric to value, of rows of `evaluate`: of each estimate value, interval and effective sample size.
+
+    An estimate without a verdict has its effective sample size only.
+
+    >>> row = {"group": "v1", "policy": "greedy", "unit": "slot", "estimator": "ips", "value": 0.5, "low": 0.4}
+    >>> estimates_of([row | {"high": None, "ess": 9.0, "verdict": True}])["v1"]
+    {'explore/greedy_slot_ips': 0.5, 'explore/greedy_slot_ips_low': 0.4, 'explore/greedy_slot_ips_ess': 9.0}
+    """
+    out: dict[str, dict[str, float]] = {}
+    for row in rows:
+        key = f"explore/{row['policy']}_{row['unit']}_{row['estimator']}".replace(":", "_")
+        told = {f"{key}_ess": row.get("ess")}
+        if row["verdict"]:
+            told = {key: row["value"], f"{key}_low": row["low"], f"{key}_high": row["high"]} | told
+        held = out.setdefault(str(row["group"]), {})
+        held |= {name: float(value) for name, value in told.items() if value is not None}
+    return out

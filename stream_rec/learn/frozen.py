@@ -5,19 +5,26 @@ What a slate is scored by is one parameter set and one statistics tick. A copy o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_rec.events import MISSING
+from stream_rec.learn import frozen_queries
+from stream_rec.learn.frozen_queries import FrozenQueries
 from stream_rec.learn.learner import Learner
 from stream_rec.learn.scoring import Catalogue, Scorer
 from stream_rec.model import ranker
 from stream_rec.model.cooccurrence import Cooccurrence
 from stream_rec.model.features import HALF_LIVES_MS, Statistics, profiles
 from stream_rec.model.popularity import DecayedPopularity, ItemCounts, RecentPopularity
+from stream_rec.stream.items import ItemTable
+from stream_rec.stream.queries import Queries, normal
+
+if TYPE_CHECKING:
+    from stream_rec.model.encoder import Encoder
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Any]
@@ -25,6 +32,7 @@ Columns = dict[str, Any]
 
 PAIRS = ("together", "after", "near")
 COUNTS = ("counts", "exposures")
+ADAPTER = "adapter."
 ROWS = 128
 """Rows of a pair table that are looked at in one go."""
 
@@ -48,6 +56,8 @@ class Asked(NamedTuple):
     as_of_ms: int
     visit: str = ""
     """The visit that is open; empty: the last one, while the pause since it is shorter than the visit gap."""
+    query: str = ""
+    """What the user searches for; empty: nothing."""
 
 
 class Spare:
@@ -82,17 +92,18 @@ def _pair_columns(learner: Learner) -> list[tuple[str, Array]]:
     return out
 
 
-def copied(learner: Learner, item_ids: Sequence[str], servable: Array, spare: Spare) -> Columns:
+def copied(learner: Learner, items: ItemTable, queries: Queries, spare: Spare) -> Columns:
     """Copies of everything that a slate's scores are read from, but the weights. The state must not change meanwhile.
 
     Args:
         learner: of the tick.
-        item_ids: id of each item row, [n].
-        servable: rows that may be shown, [n].
+        items: the catalogue.
+        queries: the table of queries.
         spare: the copies of pairs lie in it.
     """
-    n, tower = len(item_ids), learner.tower
-    out: Columns = {"item_ids": list(item_ids), "servable": servable.copy()}
+    n, tower = len(items.ids), learner.tower
+    out: Columns = {"item_ids": list(items.ids), "servable": items.servable()}
+    out |= frozen_queries.copied(learner, items.titles, queries)
     out |= {"counts": learner.counts.in_visits[:n].copy(), "exposures": learner.exposures.in_visits[:n].copy()}
     out |= {"mass": learner.decayed.mass[:n].copy(), "recent": learner.recent.counts[:n].copy()}
     said: dict[str, Any] = {
@@ -108,16 +119,17 @@ def copied(learner: Learner, item_ids: Sequence[str], servable: Array, spare: Sp
         said["exact"][name.partition(".")[0]] = exact
         out[name] = spare.copy(name, column[:n, :n] if exact else column[:n])
     if tower is not None:
-        said |= {"text": tower.plan.text, "ids": tower.plan.ids}
+        said |= {"text": tower.plan.text, "ids": tower.plan.ids, "encoder": tower.encoder.made_as()}
         out |= {"texts": tower.texts.table.copy()}
         out |= {"alike.row": tower.neighbours.row.copy(), "alike.cosine": tower.neighbours.cosine.copy()}
     return {**out, "": said}
 
 
 def compacted(columns: Columns, max_bytes: int) -> Columns:
-    """Pairs as lists of partners, of each item the strongest only where all would take more than `max_bytes`.
+    """Pairs as lists of partners, and digests in place of queries.
 
-    The answer's `partners` says how many an item kept at most; None: all.
+    Of each item only the strongest partners stay where all would take more than `max_bytes`. The answer's `partners`
+    says how many an item kept at most; None: all.
     """
     lists = {name: _lists(columns, name) for name in PAIRS}
     n_rows = max(1, sum(len(starts) - 1 for starts, _, _ in lists.values()))
@@ -125,7 +137,8 @@ def compacted(columns: Columns, max_bytes: int) -> Columns:
     if sum(8 * len(partner) for _, partner, _ in lists.values()) > max_bytes:
         limit = max(1, max_bytes // (8 * n_rows))
         lists = {name: _strongest(*parts, limit) for name, parts in lists.items()}
-    out = {name: value for name, value in columns.items() if name.partition(".")[0] not in PAIRS}
+    out = {name: value for name, value in columns.items() if name.partition(".")[0] not in (*PAIRS, "queries")}
+    out |= frozen_queries.compacted(columns)
     for name, (starts, partner, strength) in lists.items():
         out |= {f"{name}.starts": starts, f"{name}.partner": partner, f"{name}.strength": strength}
     return {**out, "": {**columns[""], "partners": limit}}
@@ -172,9 +185,12 @@ class FrozenScorer:
     Args:
         weights: tensors of the version's file.
         columns: of `compacted`.
+        encoder: loads the encoder that the tower was made with, for the first query; see `encoder_in`.
     """
 
-    def __init__(self, weights: Mapping[str, Array], columns: Columns) -> None:
+    def __init__(
+        self, weights: Mapping[str, Array], columns: Columns, encoder: Callable[[], Encoder] | None = None
+    ) -> None:
         said, n = columns[""], len(columns["item_ids"])
         self.item_ids: list[str] = columns["item_ids"]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids) if item_id}
@@ -194,6 +210,9 @@ class FrozenScorer:
         bonus = said.get("new_item_bonus", 0.0)
         self._scorer = Scorer(statistics, tower, history_rows=said["history_rows"], new_item_bonus=bonus)
         self._history_rows = int(said["history_rows"])
+        vectors = np.zeros((n, 0), np.float32) if tower is None else tower.vectors("champion")[:n]
+        embed = None if tower is None else _embedder(weights, encoder)
+        self._queries = FrozenQueries(weights, columns, vectors, embed)
 
     def rank(self, asked: Sequence[Asked], k: int) -> list[list[tuple[str, float | None]]]:
         """The best `k` of each user's candidates, best first; an item that is not known has no score and goes last."""
@@ -201,7 +220,18 @@ class FrozenScorer:
         return [self._best(one, row, k) for one, row in zip(asked, logits, strict=True)]
 
     def logits(self, asked: Sequence[Asked]) -> npt.NDArray[np.float32]:
-        """Joint logits of the version over all item rows, float32 [B, n]."""
+        """Logits of the version over all item rows, float32 [B, n]: joint ones, or those for the user's query.
+
+        Raises:
+            ValueError: a query needs the encoder, and there is none.
+        """
+        out = self._joint(asked)
+        searching = [b for b, one in enumerate(asked) if normal(one.query)]
+        if searching:
+            out[searching] = self._queries.logits(out[searching], [asked[b].query for b in searching])
+        return out
+
+    def _joint(self, asked: Sequence[Asked]) -> npt.NDArray[np.float32]:
         item, at_ms, visit, open_visit = self._histories(asked)
         now_ms = np.array([one.as_of_ms for one in asked], np.int64)
         rows = profiles(_History(item, at_ms, visit), open_visit, now_ms)
@@ -285,6 +315,32 @@ class _NoTexts:
 
     def embed(self, texts: Sequence[str], adapter: Mapping[str, Array] | None = None) -> Array:
         raise NotImplementedError("a version that stands still embeds no new text")
+
+
+def encoder_in(folder: str, columns: Columns) -> Encoder:
+    """The encoder that the tower of a version was made with.
+
+    Args:
+        folder: its files.
+        columns: of `compacted`, of a version with a tower.
+    """
+    from stream_rec.model.bodies import Plan
+    from stream_rec.model.encoder import Encoder
+
+    made = columns[""]["encoder"]
+    return Encoder(folder, revision=made["revision"], max_tokens=made["max_tokens"], plan=Plan(**made["plan"]))
+
+
+def _embedder(weights: Mapping[str, Array], encoder: Callable[[], Encoder] | None) -> frozen_queries.Embed:
+    """Texts to vectors under the adapter that lies in the weights, by an encoder that is loaded when it is needed."""
+    adapter = {name.removeprefix(ADAPTER): part for name, part in weights.items() if name.startswith(ADAPTER)}
+
+    def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        if encoder is None:
+            raise ValueError("this version reads queries with a text encoder, and none was given")
+        return encoder().embed(texts, adapter or None)
+
+    return embed
 
 
 def _tower(weights: Mapping[str, Array], columns: Columns) -> Any:

@@ -105,8 +105,12 @@ class HeadMetrics(Component):
         return {head: figures for head, figures in found.items() if figures is not None}
 
     def take_interval(self) -> dict[str, Any]:
-        """The metrics since the last call, as {head: {model: {n, rate, log_loss, ece, auc}}}."""
-        out, self.interval = as_table(self.interval), np.zeros(SHAPE)
+        """The metrics since the last call, as {head: {model: {n, rate, log_loss, ece, auc, bins}}}; see `bins`."""
+        out = as_table(self.interval)
+        for head, models in out.items():
+            for model, told in models.items():
+                told["bins"] = bins(self.interval[HEADS.index(head), MODELS.index(model)])
+        self.interval = np.zeros(SHAPE)
         return out
 
     def summary(self) -> dict[str, Any]:
@@ -156,6 +160,19 @@ def calibration(sums: Doubles) -> Calibration | None:
         chance=chance,
         auc=float(bins[:, POSITIVE] @ below / pairs) if pairs else None,
     )
+
+
+def bins(sums: Doubles) -> list[list[float]]:
+    """The bins of the calibration error that hold something: examples, what was predicted of them in all, positives.
+
+    >>> metrics = HeadMetrics()
+    >>> metrics.add(0, np.full((4, 2), -np.log(3)), np.array([True, False, False, False]))
+    >>> bins(metrics.interval[0, 1])
+    [[4.0, 1.0, 1.0]]
+    """
+    coarse = sums[:N_FINE].reshape(-1, PER_BIN, 3).sum(axis=1)
+    held: list[list[float]] = coarse[coarse[:, N] > 0].round(4).tolist()
+    return held
 
 
 def as_table(sums: Doubles) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Encoder:
         if self.cache is not None:
             self.cache.bind(self._trunk_name(n_layers), self.dim)
 
+    def made_as(self) -> dict[str, Any]:
+        """What makes the same encoder again from the same files: `revision`, `max_tokens`, `plan`; JSON values."""
+        plan = self.plan._replace(pooling=self.pooling)
+        return {"revision": self.revision, "max_tokens": self.max_tokens, "plan": plan._asdict()}
+
     @property
     def n_adapter_layers(self) -> int:
         """Top layers that an adapter changes."""

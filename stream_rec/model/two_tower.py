@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,11 @@ class TwoTower:
                 user[torch.from_numpy(some)] = tower.users(p, vectors, recent, one)
             out: Floats = tower.logits(p, vectors, user, torch.from_numpy(task.copy()), universe).numpy()
         return out
+
+    @property
+    def encoder(self) -> Any:
+        """What embeds the texts, below any adapter."""
+        return self.rounds.encoder if self.rounds is not None else self._embedder
 
     @property
     def dim(self) -> int:

@@ -19,6 +19,8 @@ import numpy as np
 from stream_rec.io.registry_outbox import News, Outbox
 from stream_rec.learn import frozen
 from stream_rec.learn.learner import Learner, LearnSettings
+from stream_rec.stream.items import ItemTable
+from stream_rec.stream.queries import Queries
 
 LIMIT_MS = 5.0
 N_VISITS = 20_000
@@ -31,7 +33,12 @@ class Refusing:
     def begin(self, *_):
         raise ConnectionError("down")
 
-    points = news = end = drop = begin
+    points = news = begin
+
+    def drop(self):
+        """Nothing goes on."""
+
+    end = drop
 
 
 def learner_of(n_items: int) -> Learner:
@@ -54,8 +61,13 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=20)
     parser.add_argument("--pause-ms", type=float, default=70.0)
     given = parser.parse_args()
-    learner, ids = learner_of(given.items), [f"SKU{row}" for row in range(given.items)]
-    servable, spare = np.ones(given.items, np.bool_), frozen.Spare()
+    learner, items, queries = learner_of(given.items), ItemTable(given.items), Queries()
+    for row in range(given.items):
+        items.row(f"SKU{row}", 0)
+        queries.ask(f"query {row}", 0)
+    row = np.arange(given.items, dtype=np.int32)
+    learner.query_items.add(row, queries.born[row], row)
+    spare = frozen.Spare()
     told, waited = [], []
     with tempfile.TemporaryDirectory() as folder:
         box = Outbox(Path(folder), Refusing())
@@ -66,7 +78,7 @@ def main() -> None:
             began_s = time.perf_counter()
             box.news(
                 news,
-                lambda: frozen.copied(learner, ids, servable, spare),
+                lambda: frozen.copied(learner, items, queries, spare),
                 lambda columns: frozen.compacted(columns, 32 << 20),
             )
             told.append(1_000 * (time.perf_counter() - began_s))

@@ -1,4 +1,4 @@
-"""A real `mlflow server` on loopback, which a test may kill and bring back."""
+"""Real processes of MLflow on loopback, which a test may kill and bring back."""
 
 from __future__ import annotations
 
@@ -10,43 +10,48 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
+ROOT = Path(__file__).resolve().parents[2]
 START_S = 120.0
 
 
-class MlflowServer:
-    """One server over a sqlite file and a folder; its port stays the same over its lives.
+class Loopback:
+    """A process of MLflow that answers HTTP on loopback; its port stays the same over its lives.
 
     Args:
-        folder: of the store, the artefacts and the log.
+        folder: of the log; it runs there.
+        words: of the `mlflow` command, without host and port.
+        path: answers when it is up.
+        tracking_uri: where it reads.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, words: Sequence[str], *, path: str = "/health", tracking_uri: str = "") -> None:
+        self.folder, self._words, self._path = folder, words, path
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             self.port = int(taken.getsockname()[1])
         self.uri = f"http://127.0.0.1:{self.port}"
+        self._environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
+        if tracking_uri:
+            self._environment["MLFLOW_TRACKING_URI"] = tracking_uri
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"),
-            *("--artifacts-destination", str(self.folder / "artifacts"), "--serve-artifacts"),
-        ]
-        with (self.folder / "server.log").open("ab") as log:
-            environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-m", "mlflow", *self._words, "--host", "127.0.0.1", "--port", str(self.port)]
+        log_path = self.folder / "server.log"
+        with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
+                command, stdout=log, stderr=log, env=self._environment, cwd=self.folder, start_new_session=True
             )
         until_s = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until_s:
-                raise RuntimeError((self.folder / "server.log").read_text()[-2_000:])
+                raise RuntimeError(log_path.read_text()[-2_000:])
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -58,14 +63,28 @@ class MlflowServer:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.uri}{self._path}", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
-    def __enter__(self) -> MlflowServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.kill()
+
+
+class MlflowServer(Loopback):
+    """A tracking server over a sqlite file and a folder.
+
+    Args:
+        folder: of the store, the artefacts and the log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        stores = ("--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--serve-artifacts")
+        super().__init__(
+            folder, ["server", "--workers", "1", *stores, "--artifacts-destination", str(folder / "artifacts")]
+        )

@@ -130,7 +130,7 @@ def test_a_run_has_tables_pictures_and_a_dataset_with_its_offsets(run, client):
     (life,) = client.search_runs([experiment.experiment_id])
     last = promoted(run)[-1]["version"]
     there = {Path(f.path).name for f in client.list_artifacts(life.info.run_id, f"versions/{last}")}
-    assert there == {"slices.json", "slates.json", "learning.png"}
+    assert there == {"slices.json", "slates.json", "learning.png", "coverage.png"}
     sources = [json.loads(d.dataset.source) for d in life.inputs.dataset_inputs]
     assert any(source["events"]["0"][1] == promoted(run)[-1]["lineage"]["next"]["events/0"] for source in sources)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from stream_rec import assemble, assemble_registry, assemble_versions, replay
 from stream_rec.events import Topic
 from stream_rec.io.registry_gc import needed
+from stream_rec.io.registry_store import LocalStore
 from stream_rec.simulate import ShopPlan
 from stream_rec.version_facts import gather
 from tests.conftest import registry_wanted
@@ -105,6 +108,28 @@ def test_versions_that_a_checkpoint_names_are_read_from_it(bare):
     assert champion in needed(bare.run_dir)
 
 
+def test_of_runs_that_are_long_over_only_the_last_point_of_each_metric_stays(tmp_path):
+    runs = {"old": ("FINISHED", 5), "new": ("FINISHED", 50), "going on": ("RUNNING", 5)}
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db, db:
+        db.execute("CREATE TABLE experiments (experiment_id, name)")
+        db.execute("CREATE TABLE runs (run_uuid, experiment_id, status)")
+        db.executemany("INSERT INTO experiments VALUES (?, ?)", [(1, NAME), (2, "another")])
+        for table in ("metrics", "latest_metrics"):
+            db.execute(f"CREATE TABLE {table} (key, value, timestamp, run_uuid, step, is_nan)")
+        for run, (status, newest) in [*runs.items(), ("of another", ("FINISHED", 5))]:
+            db.execute("INSERT INTO runs VALUES (?, ?, ?)", (run, 2 if run == "of another" else 1, status))
+            for key in ("a", "b"):
+                points = [(key, step, newest - 3 + step, run, step, 0) for step in range(4)]
+                db.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?)", points)
+                db.execute("INSERT INTO latest_metrics VALUES (?, ?, ?, ?, ?, ?)", points[-1])
+    assert LocalStore(tmp_path, NAME).thin(20) == 6
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
+        left = db.execute("SELECT run_uuid, count(*), min(step) FROM metrics GROUP BY run_uuid").fetchall()
+    assert {run: rest for run, *rest in left} == {
+        "old": [2, 3], "new": [8, 0], "going on": [8, 0], "of another": [8, 0],
+    }  # fmt: skip
+
+
 # ---- with a real store
 
 
@@ -135,8 +160,6 @@ def test_the_bytes_on_the_disk_shrink_and_are_those_that_it_says(collected):
 @pytest.mark.slow
 def test_the_store_itself_shrinks(collected):
     settings, *_ = collected
-    import sqlite3
-
     with sqlite3.connect(settings.run_dir / "mlflow.db") as db:
         assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stream_rec.learn import frozen
+from stream_rec.learn.query_side import Users
 from stream_rec.learn.scoring import Catalogue
 from stream_rec.loop import Loop
 from stream_rec.replay import run_replay
@@ -42,9 +43,15 @@ def served(request, tmp_path_factory):
             run_replay(settings, events=events, items=items)
     pipeline = held[0]
     items = pipeline.facts.items
-    columns = frozen.copied(pipeline.learner, items.ids, items.servable(), frozen.Spare())
+    columns = frozen.copied(pipeline.learner, items, pipeline.facts.searches.queries, frozen.Spare())
     weights = pipeline.learner.versions.tensors("champion")
     return pipeline, columns, weights
+
+
+def scorer_of(served):
+    pipeline, columns, weights = served
+    small = frozen.compacted(columns, WHOLE)
+    return frozen.FrozenScorer(weights, small, lambda: pipeline.learner.tower.encoder)
 
 
 def published(pipeline, rows, now_ms, k=20):
@@ -83,21 +90,68 @@ def asked_of(pipeline, row, now_ms):
 
 
 def test_scores_are_those_of_the_worker(served):
-    pipeline, columns, weights = served
+    pipeline = served[0]
     now_ms = pipeline.positions.record_time_ms()
     known = np.flatnonzero(pipeline.facts.users.last_row[: pipeline.facts.users.n_rows] >= 0)[:N_USERS].tolist()
     rows = [None, *known]
     assert len(rows) > N_USERS / 2
-    scorer = frozen.FrozenScorer(weights, frozen.compacted(columns, WHOLE))
+    scorer = scorer_of(served)
     ranked = scorer.rank([asked_of(pipeline, row, now_ms) for row in rows], 20)
     for mine, theirs in zip(ranked, published(pipeline, rows, now_ms), strict=True):
         np.testing.assert_allclose([s for _, s in mine], [s for _, s in theirs], rtol=1e-5, atol=1e-5)
         assert len({i for i, _ in mine} & {i for i, _ in theirs}) >= len(theirs) - 1
 
 
+def test_scores_for_queries_are_those_of_the_worker(served):
+    pipeline, side = served[0], served[0]._search.side
+    facts, now_ms = pipeline.facts, pipeline.positions.record_time_ms()
+    queries, users = facts.searches.queries, facts.users
+    known = np.flatnonzero(users.last_row[: users.n_rows] >= 0)[:N_USERS].tolist()
+    asked = np.argsort(-side.items.n[: queries.n_rows].sum(axis=1))[: len(known)].astype(np.int32)
+    assert side.items.n[asked[0]].sum() > 1
+    catalogue = Catalogue(facts.items.n, facts.items.servable(), facts.items.born[: facts.items.n])
+    visit = np.array([users.visit_serial[row] if is_open(users, row, now_ms) else -1 for row in known])
+    of = Users(users.last_row[known], visit, np.full(len(known), now_ms), asked)
+    theirs = side.rank(of, facts.histories, catalogue=catalogue, k=20)
+    told = [asked_of(pipeline, row, now_ms) for row in known]
+    mine = scorer_of(served).rank(
+        [one._replace(query=f" {queries.texts[q].upper()} ") for one, q in zip(told, asked.tolist(), strict=True)], 20
+    )
+    for ranked, items, scores in zip(mine, theirs.items, theirs.scores, strict=True):
+        np.testing.assert_allclose([score for _, score in ranked], scores, rtol=1e-5, atol=1e-5)
+        assert len({item for item, _ in ranked} & {facts.items.ids[row] for row in items.tolist()}) >= 19
+
+
+def test_a_query_that_nobody_asked_yet_is_answered_by_what_the_titles_say(served):
+    pipeline, columns, _ = served
+    titled = next(row for row, title in enumerate(columns["titles"]) if title and columns["servable"][row])
+    now_ms = pipeline.positions.record_time_ms()
+    query = columns["titles"][titled] + " zzz"
+    (ranked,) = scorer_of(served).rank([frozen.Asked((), (), now_ms, query=query)], 10)
+    assert columns["item_ids"][titled] in [item for item, _ in ranked]
+
+
+def test_what_people_typed_is_not_kept(served):
+    columns = frozen.compacted(served[1], WHOLE)
+    assert served[1]["queries.text"]
+    assert "queries.text" not in columns
+    assert columns["queries.digest"].dtype == np.uint64
+
+
+def test_a_query_goes_through_the_adapter_that_lies_in_the_weights(tmp_path):
+    from stream_rec.model.encoder import Encoder
+
+    encoder = Encoder(tiny_encoder_folder(tmp_path), revision="r")
+    adapter = {name: part + np.float32(0.1) for name, part in encoder.initial_adapter(0).items()}
+    weights = {f"adapter.{name}": part for name, part in adapter.items()}
+    made = frozen.encoder_in(str(tmp_path), {"": {"encoder": encoder.made_as()}})
+    told = frozen._embedder(weights, lambda: made)(["red jug"])
+    np.testing.assert_array_equal(told, encoder.embed(["red jug"], adapter))
+    assert not np.allclose(told, encoder.embed(["red jug"]))
+
+
 def test_candidates_are_ranked_alone_and_an_unknown_one_goes_last(served):
-    pipeline, columns, weights = served
-    scorer = frozen.FrozenScorer(weights, frozen.compacted(columns, WHOLE))
+    pipeline, scorer = served[0], scorer_of(served)
     now_ms = pipeline.positions.record_time_ms()
     whole = dict(scorer.rank([frozen.Asked((), (), now_ms)], 1_000)[0])
     chosen = list(whole)[5:8]
@@ -120,8 +174,8 @@ def test_pairs_are_bounded_by_keeping_the_strongest(served):
 
 
 def test_what_comes_after_the_time_asked_for_is_not_seen(served):
-    pipeline, columns, weights = served
-    scorer = frozen.FrozenScorer(weights, frozen.compacted(columns, WHOLE))
+    pipeline, columns, _ = served
+    scorer = scorer_of(served)
     now_ms, item_id = pipeline.positions.record_time_ms(), columns["item_ids"][0]
     later = frozen.Asked([frozen.Taken(item_id, now_ms + 1, "")], (), now_ms)
     np.testing.assert_array_equal(scorer.logits([later]), scorer.logits([frozen.Asked((), (), now_ms)]))
