@@ -199,7 +199,10 @@ class Posterior(Component):
     def _standardised(self, x: Doubles) -> Doubles:
         far = CLIPPED_AT * self.scale
         z = np.ones((len(x), x.shape[1] + 1))
-        z[:, 1:] = (np.clip(x, self.centre - far, self.centre + far) - self._shift) * self._stretch
+        told = np.maximum(x, self.centre - far)
+        np.minimum(told, self.centre + far, out=told)
+        told -= self._shift
+        np.multiply(told, self._stretch, out=z[:, 1:])
         return z
 
     def _head(self, z: Doubles) -> Doubles:

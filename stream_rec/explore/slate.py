@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from stream_rec.errors import SettingsError
 from stream_rec.events import MISSING
 from stream_rec.explore.diversity import KINDS, Cosines, Diversity
-from stream_rec.explore.policy import Known, Slot, policy_of
+from stream_rec.explore.policy import TRIAL_SHARE, Known, Slot, policy_of
+from stream_rec.explore.single import BARRED, Chance, Filling, Gains
 from stream_rec.stream.sampling import hash01, hash64
 
 Doubles = NDArray[np.float64]
@@ -27,9 +28,6 @@ I32 = NDArray[np.int32]
 Rows = NDArray[np.intp]
 U64 = NDArray[np.uint64]
 
-TRIAL_SHARE = 0.5
-"""Share of the budget that is for items on trial, in slots that have some."""
-BARRED = -2.0
 ALONGSIDE = 8
 """Up to so many slates the greedy ones are filled in the same steps; of more, only those that differ."""
 NARROWEST = 1e-12
@@ -147,6 +145,8 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     cosines = None if offer.vectors is None else Cosines(offer.vectors, rules.n_slots)
     may_explore = policy_of(rules.policy).known != Known.DETERMINISTIC
     explores = ~np.broadcast_to(np.asarray(safe, np.bool_), (n,)) & may_explore
+    if n == 1 and not shadow:
+        return _alone(offer, rules, cosines, is_drawn=bool(explores[0]))
     if 0 < n <= ALONGSIDE and explores.any() and not shadow:
         return _alongside(offer, rules, cosines, explores)
     filling = _Filling(offer, rules, cosines, explores)
@@ -175,6 +175,32 @@ def _alongside(offer: Offer, rules: DrawRules, cosines: Cosines | None, explores
     worth = both.worth()
     told = {name: getattr(both.slates, name)[:n] for name in Slates.__slots__ if name not in ("slate_loss", "tried")}
     return Slates(**told, slate_loss=worth[n:] - worth[:n])
+
+
+def _alone(offer: Offer, rules: DrawRules, cosines: Cosines | None, *, is_drawn: bool) -> Slates:
+    """A single slate, slot by slot on arrays of one dimension."""
+    policy, utility, chance = policy_of(rules.policy), offer.utility[0], None
+    gains = Gains(utility, cosines, rules.diversity, strength=rules.strength, n_slots=rules.n_slots)
+    pins = _pins(offer, rules.n_slots)[0].tolist()
+    barred = np.where(offer.allowed[0], 0.0, BARRED)
+    barred[[pin for pin in pins if pin != MISSING]] = BARRED
+    if is_drawn:
+        draws = hash01(rules.seed, offer.seeds, np.arange(rules.n_slots)).tolist()
+        noise = _noise(offer, rules.seed, policy.n_worlds) if policy.n_worlds else None
+        chance = Chance(draws, None if offer.trial is None else offer.trial[0], noise)
+    one = Filling(gains, barred, pins, rules, chance)
+    one.fill()
+    lost = 0.0 if one.greedy is None else one.greedy.worth(utility) - one.worth(utility)
+    return Slates(
+        column=np.array([one.column], np.int32),
+        propensity=np.array([one.propensity]),
+        known=np.array([one.known], np.uint8),
+        explored=np.array([one.explored]),
+        value=np.array([one.value]),
+        best=np.array([one.best]),
+        expected_loss=np.array([one.expected_loss]),
+        slate_loss=np.array([lost]),
+    )
 
 
 def _sound(offer: Offer) -> Offer:
