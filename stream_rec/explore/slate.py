@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stream_rec.errors import SettingsError
 from stream_rec.events import MISSING
+from stream_rec.explore.chances import coded
 from stream_rec.explore.diversity import KINDS, Cosines, Diversity
 from stream_rec.explore.policy import TRIAL_SHARE, Known, Slot, policy_of
 from stream_rec.explore.single import BARRED, Chance, Filling, Gains
@@ -103,6 +104,8 @@ class Slates:
     """Of the best candidate of the slot, given the slots before."""
     expected_loss: Doubles
     """Sum over candidates of propensity * (best - value)."""
+    code: NDArray[np.float16]
+    """What is kept of each slot's draw; see `chances`."""
     slate_loss: Doubles = field(default_factory=lambda: np.zeros(0))
     """[B]: utility of the greedy slate less that of this one."""
     tried: Slates | None = None
@@ -199,6 +202,7 @@ def _alone(offer: Offer, rules: DrawRules, cosines: Cosines | None, *, is_drawn:
         value=np.array([one.value]),
         best=np.array([one.best]),
         expected_loss=np.array([one.expected_loss]),
+        code=coded(np.array([one.chance]), np.array([one.passed]), np.array([one.moved])),
         slate_loss=np.array([lost]),
     )
 
@@ -260,7 +264,10 @@ class _Filling:
             value=np.zeros((n, n_slots)),
             best=np.zeros((n, n_slots)),
             expected_loss=np.zeros((n, n_slots)),
+            code=np.ones((n, n_slots), np.float16),
         )
+        self._passed = np.full(n, MISSING)
+        """The candidate that the slot before has passed over, [B]."""
 
     def fill(self) -> None:
         """All slots."""
@@ -289,12 +296,16 @@ class _Filling:
         pick = first
         if k >= rules.first_explorable and self._draws is not None:
             open_ = open_ & self._explores & (self._n_explored < rules.max_explored)
+            self._chance = np.ones(len(self._row))
             pick = self._explore(k, value, best, open_, first) if open_.any() else first
             shown = np.where(filled, value.take(self._start + pick), 0.0)
             explored = shown < best
             out.value[:, k], out.explored[:, k] = shown, explored
             self._n_explored += explored
-            self.strayed |= pick != first
+            passed = pick != first
+            self.strayed |= passed
+            out.code[:, k] = coded(self._chance, passed, (first == self._passed) & ~passed)
+            self._passed = np.where(passed, first, MISSING)
         else:
             out.value[:, k] = best
         out.column[:, k] = np.where(filled, pick, MISSING)
@@ -317,6 +328,7 @@ class _Filling:
         out = self.slates
         out.propensity[rows, k] = p.take(self._start[: len(rows)] + drawn)
         out.known[rows, k] = self._policy.known
+        self._chance[rows] = p.take(self._start[: len(rows)] + first[rows])
         # Probabilities are zero where nothing may be drawn, and sum to one.
         out.expected_loss[rows, k] = np.maximum(best - (p * value).sum(1), 0.0)
         pick = first.copy()

@@ -12,7 +12,7 @@ from tests.explore.ground import offer_of
 
 N = 60
 EXACT = ("column", "known", "explored")
-CLOSE = ("propensity", "value", "best", "expected_loss", "slate_loss")
+CLOSE = ("code", "propensity", "value", "best", "expected_loss", "slate_loss")
 
 
 def row_of(offer: Offer, b: int) -> Offer:

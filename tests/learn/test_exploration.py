@@ -155,6 +155,27 @@ def test_when_more_was_lost_than_may_be_slates_are_safe_until_it_is_earned_back(
     assert exploration.mode(braking=False) == SAFE
 
 
+def test_below_the_baseline_s_floor_slates_are_safe_and_it_says_so():
+    exploration = Explored().exploration
+    half = np.arange(3_000) % 2 == 0
+    exploration.floor.add(half * 1.0, half * 2.0, 0)
+    told = exploration.table(braking=False)
+    assert told["mode"] == SAFE and "baseline_floor" in told["why_off"]
+    assert (told["earned"], told["baseline"]) == (0.5, 1.0)
+
+
+def test_only_drawn_slates_whose_click_wait_has_closed_are_held_to_the_floor():
+    desk = Explored()
+    code = np.array([[1.0, 0.5, 1.0], [1.0, -0.5, 2.75], [1.0, 1.0, 1.0]], np.float16)
+    desk.show([0, 1, 2], 1000, drawn=code)
+    desk.act(Kind.CLICK, JUG, 2000, "d0", user=0)
+    desk.settle(1000)
+    assert desk.exploration.floor.figures() == {}
+    desk.settle(HOUR_MS)
+    # two drawn slates, one of them without a click; the other stands for two greedy ones
+    assert desk.exploration.floor.moments[0].tolist() == [2.0, 0.2, 2.0, 0.4]
+
+
 # ---- what it draws
 
 
