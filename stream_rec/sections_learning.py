@@ -150,6 +150,9 @@ class Explore(Section):
         gt=0,
         le=1,
     )
+    click_model: Literal["position", "cascade"] = semantic(
+        "position", "Which shown items utility is learned from. `position`: all. `cascade`: none below the last click."
+    )
     baseline_floor: float = semantic(
         0.9, "Share of what greedy slates would have earned that drawn ones must; below, they are greedy for a day. 0: "
         "nothing is asked.", ge=0, lt=1,
