@@ -31,6 +31,16 @@ def coded(p: Any, passed: Any, moved: Any) -> Any:
     return np.where(passed, -kept, np.where(moved, MOVED + kept, kept)).astype(np.float16)
 
 
+def coded_one(p: float, *, passed: bool, moved: bool) -> float:
+    """`coded` of one slot, not rounded yet.
+
+    >>> coded_one(0.75, passed=False, moved=True)
+    2.75
+    """
+    kept = max(p, LEAST)
+    return -kept if passed else MOVED + kept if moved else kept
+
+
 def greedy_chance(code: Halves) -> Doubles:
     """Chance of the greedy candidate of each slot, float64 of the same shape; 1 where nothing is said."""
     told = np.abs(code.astype(np.float64))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_rec.events import MISSING
+from stream_rec.explore.chances import coded_one
 from stream_rec.explore.diversity import DEPENDENT, Cosines
 from stream_rec.explore.policy import TRIAL_SHARE, Known, Slot, policy_of
 
@@ -120,11 +121,9 @@ class Filling:
         self.value: list[float] = []
         self.best: list[float] = []
         self.expected_loss = [0.0] * rules.n_slots
-        self.chance = [1.0] * rules.n_slots
-        """Of the greedy candidate."""
-        self.passed, self.moved = [False] * rules.n_slots, [False] * rules.n_slots
-        """Whether it was passed over, and whether the slot before had passed over what this one shows."""
+        self.code = [1.0] * rules.n_slots
         self._passed = MISSING
+        """The greedy candidate of the slot before, if it was passed over."""
         self.greedy: Filling | None = None
         """The greedy slate, from the slot on in which another candidate was drawn; None: there was none."""
 
@@ -150,11 +149,11 @@ class Filling:
             pick = self._draw(k, self._chance, masked, first)
             shown = float(value[pick])
             self.explored[k] = shown < best
-            self.passed[k] = pick != first
             if pick != first and self.greedy is None:
                 self.greedy = self._from_here(first, best)
-        self.moved[k] = pick == first == self._passed
-        self._passed = MISSING if pick == first else first
+        if self._chance is not None:
+            self.code[k] = coded_one(self.code[k], passed=pick != first, moved=pick == first == self._passed)
+            self._passed = MISSING if pick == first else first
         self._put(pick if filled else MISSING, shown, best, pick)
 
     def _put(self, column: int, value: float, best: float, taken: int) -> None:
@@ -171,7 +170,7 @@ class Filling:
         # A draw is below one, so it is below the total: the first sum above it belongs to a positive probability.
         drawn = int(reached.searchsorted(chance.draws[k] * reached[-1], "right"))
         self.propensity[k], self.known[k] = float(p[drawn]), int(self._policy.known)
-        self.chance[k] = float(p[first])
+        self.code[k] = float(p[first])
         self.expected_loss[k] = max(best - float((p * masked).sum()), 0.0)
         return drawn
 

@@ -156,7 +156,7 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     filling.fill()
     lost = np.zeros(n)
     # Where every pick was the greedy one, the greedy slate is the same and need not be made.
-    strayed = np.flatnonzero(filling.strayed)
+    strayed = np.flatnonzero(filling.strayed())
     if len(strayed):
         beside = _Filling(_of(offer, strayed), rules, cosines and cosines.of(strayed), np.zeros(len(strayed), np.bool_))
         beside.fill()
@@ -202,7 +202,7 @@ def _alone(offer: Offer, rules: DrawRules, cosines: Cosines | None, *, is_drawn:
         value=np.array([one.value]),
         best=np.array([one.best]),
         expected_loss=np.array([one.expected_loss]),
-        code=coded(np.array([one.chance]), np.array([one.passed]), np.array([one.moved])),
+        code=np.array([one.code], np.float16),
         slate_loss=np.array([lost]),
     )
 
@@ -254,8 +254,8 @@ class _Filling:
         if explores.any():
             self._draws = hash01(rules.seed, offer.seeds[:, None], np.arange(n_slots))
             self._noise = _noise(offer, rules.seed, self._policy.n_worlds) if self._policy.n_worlds else None
-        self.strayed = np.zeros(n, np.bool_)
-        """A candidate other than the greedy one was drawn."""
+        self._passed = np.zeros((n, n_slots), np.bool_)
+        """Another one was drawn."""
         self.slates = Slates(
             column=np.full((n, n_slots), MISSING, np.int32),
             propensity=np.ones((n, n_slots)),
@@ -266,13 +266,22 @@ class _Filling:
             expected_loss=np.zeros((n, n_slots)),
             code=np.ones((n, n_slots), np.float16),
         )
-        self._passed = np.full(n, MISSING)
-        """The candidate that the slot before has passed over, [B]."""
+        self._first, self._chance = np.zeros((n, n_slots), np.intp), np.ones((n, n_slots))
+        """The greedy candidate of each slot, and the probability that it had."""
 
     def fill(self) -> None:
         """All slots."""
         for k in range(self._rules.n_slots):
             self._step(k)
+        if self._draws is not None:
+            first, passed = self._first, self._passed
+            moved = np.zeros(passed.shape, np.bool_)
+            moved[:, 1:] = passed[:, :-1] & ~passed[:, 1:] & (first[:, 1:] == first[:, :-1])
+            self.slates.code[:] = coded(self._chance, passed, moved)
+
+    def strayed(self) -> Bools:
+        """The slates in which a candidate other than the greedy one was drawn, [B]."""
+        return np.asarray(self._passed.any(1))
 
     def worth(self) -> Doubles:
         """Utility of each slate as far as it is filled, [B]."""
@@ -293,19 +302,15 @@ class _Filling:
             filled, open_ = filled | (pin != MISSING), filled & (pin == MISSING)
             best = np.where(pin != MISSING, value.take(self._start + first), best)
         best = np.maximum(best, 0.0)
-        pick = first
+        pick = self._first[:, k] = first
         if k >= rules.first_explorable and self._draws is not None:
             open_ = open_ & self._explores & (self._n_explored < rules.max_explored)
-            self._chance = np.ones(len(self._row))
             pick = self._explore(k, value, best, open_, first) if open_.any() else first
             shown = np.where(filled, value.take(self._start + pick), 0.0)
             explored = shown < best
             out.value[:, k], out.explored[:, k] = shown, explored
             self._n_explored += explored
-            passed = pick != first
-            self.strayed |= passed
-            out.code[:, k] = coded(self._chance, passed, (first == self._passed) & ~passed)
-            self._passed = np.where(passed, first, MISSING)
+            self._passed[:, k] = pick != first
         else:
             out.value[:, k] = best
         out.column[:, k] = np.where(filled, pick, MISSING)
@@ -328,7 +333,7 @@ class _Filling:
         out = self.slates
         out.propensity[rows, k] = p.take(self._start[: len(rows)] + drawn)
         out.known[rows, k] = self._policy.known
-        self._chance[rows] = p.take(self._start[: len(rows)] + first[rows])
+        self._chance[rows, k] = p.take(self._start[: len(rows)] + first[rows])
         # Probabilities are zero where nothing may be drawn, and sum to one.
         out.expected_loss[rows, k] = np.maximum(best - (p * value).sum(1), 0.0)
         pick = first.copy()
