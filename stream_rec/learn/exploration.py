@@ -223,9 +223,10 @@ class Exploration:
         rows = np.flatnonzero(chances.is_drawn(closed.drawn))
         scored, place, labels = closed.scored[rows], closed.positions[rows], closed.labels[rows]
         use = scored_slots(closed)[rows] & (unclear(labels) & CLICKED == 0)
-        expected = np.full(use.shape, np.nan)
+        expected, above = np.full((2, *use.shape), np.nan)
         expected[use] = self._impressions.chance(CLICK, scored[use], place[use])
-        self.examination.add(closed.drawn[rows], place, positives(labels) & CLICKED > 0, expected)
+        above[use] = self._impressions.chance(CLICK, scored[use], np.maximum(place[use] - 1, 0))
+        self.examination.add(closed.drawn[rows], place, positives(labels) & CLICKED > 0, expected, above)
 
     def _seen(self, of: Exposed) -> Mask:
         """Slots that count as seen, [M, n_slots]: all, or by the cascade none below the last that was clicked in time.

@@ -132,7 +132,7 @@ def test_a_purchase_that_comes_late_below_the_last_click_was_not_seen_by_the_cas
 def test_what_is_expected_of_a_position_is_corrected_by_how_often_it_is_looked_at():
     desk = Explored()
     sums = desk.exploration.examination.sums
-    sums[1, :, 0] = sums[1, :, 2] = 1e6
+    sums[1][:, [0, 2, 3]] = 1e6
     sums[1, 0, 1], sums[1, 1, 1] = 1e6, 5e5
     assert desk.exploration.table(braking=False)["examination"] == [1.0, 1.0, 0.5]
     desk.show([ANN], 1000)
