@@ -81,6 +81,15 @@ def test_a_correction_stays_within_its_limits():
     assert examination.correction().tolist() == [1.0, 1 / CLIP, 1 / CLIP]
 
 
+def test_an_item_below_one_that_was_passed_over_counts_only_if_it_is_that_one() -> None:
+    one = Examination(2)
+    worth, place = np.full((1, 2), 0.5), np.array([[0, 1]])
+    one.add(np.array([[-0.75, 0.5]], np.float16), place, np.ones((1, 2), np.bool_), worth, worth)
+    assert not one.sums.any()
+    one.add(np.array([[-0.75, 2.5]], np.float16), place, np.ones((1, 2), np.bool_), worth, worth)
+    assert one.sums[0].tolist() == [[0, 0, 0, 0], [1.5, 1.5, 0.75, 0.75]]
+
+
 @pytest.mark.parametrize("broken", ["gap", "unknown", "empty"])
 def test_pairs_that_are_none_do_not_count(broken):
     code, worth = shown(0)
