@@ -86,6 +86,8 @@ def explore_of(settings: config.Settings) -> ExplorePlan:
         trial_impressions=explore.trial_impressions,
         starts_on=explore.start == "on",
         named_share=explore.named_share,
+        click_model=explore.click_model,
+        baseline_floor=explore.baseline_floor,
         control_share=explore.control_share,
         half_life_ms=explore.half_life_ms,
         short_half_life_ms=min(explore.drift_half_life_ms, explore.half_life_ms),

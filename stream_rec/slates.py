@@ -26,6 +26,7 @@ from stream_rec.learn.scoring import (
     Catalogue,
     Ranked,
 )
+from stream_rec.stream.decisions import Said
 from stream_rec.stream.intake import Facts
 from stream_rec.stream.tick import Tick
 from stream_rec.stream.users import stable
@@ -276,9 +277,8 @@ class SlateStage:
         keys = self._keys(rows)
         decisions = [decision_id(self.rules.seed, tick, key, cause) for key, cause in zip(keys, causes, strict=True)]
         born = [MISSING if row == MISSING else int(self._users.born[row]) for row in rows]
-        self._joiner.publish_many(
-            rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, scored=ranked.scored
-        )
+        said = Said(ranked.scored, None if drawn is None else drawn.code)
+        self._joiner.publish_many(rows, born, decisions, at_ms=frame["event_at"], items=ranked.items, said=said)
         utility = self._learner.impressions.worth(ranked.scored).round(6).tolist()
         for b, shown in enumerate(slots_of(ids, ranked, utility, drawn)):
             key = keys[b]

@@ -13,6 +13,7 @@ on the loss of value is a bound in shares of u.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ class Cosines:
         else:
             row = (self._vectors @ self._vectors[self._slate, picks][:, :, None])[:, :, 0]
         return np.asarray(row * (self._inverse * self._inverse[self._slate, picks][:, None]))
+
+    def rows_of_one(self) -> Callable[[int], Doubles]:
+        """`rows` of a single slate: from its pick to float64 [M]."""
+        own = self._inverse[0]
+        if self._whole is not None:
+            table: Doubles = self._whole[0] * (own * own[:, None])
+            return lambda pick: table[pick]
+        vectors = self._vectors[0]
+        return lambda pick: np.asarray((vectors @ vectors[pick]) * (own * own[pick]))
 
     def of(self, slates: NDArray[np.intp]) -> Cosines:
         """Those of some of the slates."""

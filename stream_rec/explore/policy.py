@@ -28,6 +28,9 @@ from stream_rec.errors import SettingsError
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+TRIAL_SHARE = 0.5
+"""Share of the budget that is for items on trial, in slots that have some."""
+
 
 class Known(IntEnum):
     """How the propensity of a slot is known."""
@@ -65,6 +68,9 @@ class Policy:
     is_bounded: bool
     rule: Callable[[Slot], Doubles]
     n_worlds: int = 0
+    alone: Callable[[Doubles, int, Bools, float], Doubles] | None = None
+    """The rule for one slate, where that is worth having: values [M] (less where not free), the best of them, free [M]
+    and budget to probabilities [M]."""
 
     def probabilities(self, slot: Slot) -> Doubles:
         """Probability of each candidate; rows without a free one are zero."""
@@ -95,6 +101,22 @@ def igw(slot: Slot) -> Doubles:
     # gamma * gap, with the best value divided out: it may be zero or tiny.
     out = slot.free / (n + (n - 1) / slot.budget[:, None] * share)
     return _rest_to_the_best(out, slot.free & (gap == 0))
+
+
+def igw_alone(masked: Doubles, first: int, free: Bools, budget: float) -> Doubles:
+    """`igw` of one slot of one slate.
+
+    >>> igw_alone(np.array([0.4, 0.3, 0.2, -1.5]), 0, np.array([True, True, True, False]), 0.5).round(6).tolist()
+    [0.55, 0.25, 0.2, 0.0]
+    """
+    m, n = float(masked[first]), np.count_nonzero(free)
+    gap = m - masked
+    out = free / (n + (n - 1) / budget * (gap / (m if m > 0 else 1.0)))
+    n_tied = len(gap) - np.count_nonzero(gap)
+    tied = first if n_tied == 1 else np.flatnonzero(gap == 0)
+    out[tied] = 0.0
+    out[tied] = (1.0 - out.sum()) / n_tied
+    return np.asarray(out)
 
 
 def greedy(slot: Slot) -> Doubles:
@@ -164,7 +186,7 @@ def uniform(slot: Slot) -> Doubles:
 POLICIES = {
     policy.name: policy
     for policy in (
-        Policy("igw", Known.CLOSED_FORM, True, igw),
+        Policy("igw", Known.CLOSED_FORM, True, igw, alone=igw_alone),
         Policy("greedy", Known.DETERMINISTIC, True, greedy),
         Policy("epsilon", Known.CLOSED_FORM, True, epsilon),
         Policy("softmax", Known.CLOSED_FORM, True, softmax),

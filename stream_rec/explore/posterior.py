@@ -22,6 +22,8 @@ DAY_MS = 86_400_000
 
 CLIPPED_AT = 1e4
 """Spreads of the first micro-batch: one wild value must not drown the others in rounding."""
+AT_ONCE = 1_024
+"""Numbers that are standardised in one row."""
 CONSTANT = 1e-12
 """A feature whose variance is below this share of its mean square tells nothing and is left out."""
 PRIOR_NOISE = 0.05
@@ -197,9 +199,19 @@ class Posterior(Component):
         return z
 
     def _standardised(self, x: Doubles) -> Doubles:
-        far = CLIPPED_AT * self.scale
-        z = np.ones((len(x), x.shape[1] + 1))
-        z[:, 1:] = (np.clip(x, self.centre - far, self.centre + far) - self._shift) * self._stretch
+        far, (n, d) = CLIPPED_AT * self.scale, x.shape
+        low, high = self.centre - far, self.centre + far
+        z, told = np.ones((n, d + 1)), np.empty((n, d))
+        # numpy works row by row, and rows are short: several of them are put side by side.
+        beside = max(1, AT_ONCE // d) if n * d > 4 * AT_ONCE else 1
+        whole = n - n % beside
+        for begin, end, times in ((0, whole, beside), (whole, n, 1)):
+            if begin < end:
+                wide, out = x[begin:end].reshape(-1, times * d), told[begin:end].reshape(-1, times * d)
+                np.maximum(wide, _repeated(low, times), out=out)
+                np.minimum(out, _repeated(high, times), out=out)
+                out -= _repeated(self._shift, times)
+        np.multiply(told, self._stretch, out=z[:, 1:])
         return z
 
     def _head(self, z: Doubles) -> Doubles:
@@ -232,6 +244,10 @@ class Posterior(Component):
         fade = 0.5 ** (float(self._lives.until(self.now_ms)) - self.item_age[items])
         weight = self.item_weight[items] * fade
         return self.item_sum[items] * fade / (self.rules.item_prior + weight), weight
+
+
+def _repeated(column: Doubles, times: int) -> Doubles:
+    return column if times == 1 else np.tile(column, times)
 
 
 class _Shown(NamedTuple):

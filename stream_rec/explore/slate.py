@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from stream_rec.errors import SettingsError
 from stream_rec.events import MISSING
+from stream_rec.explore.chances import coded
 from stream_rec.explore.diversity import KINDS, Cosines, Diversity
-from stream_rec.explore.policy import Known, Slot, policy_of
+from stream_rec.explore.policy import TRIAL_SHARE, Known, Slot, policy_of
+from stream_rec.explore.single import BARRED, Chance, Filling, Gains
 from stream_rec.stream.sampling import hash01, hash64
 
 Doubles = NDArray[np.float64]
@@ -27,9 +29,6 @@ I32 = NDArray[np.int32]
 Rows = NDArray[np.intp]
 U64 = NDArray[np.uint64]
 
-TRIAL_SHARE = 0.5
-"""Share of the budget that is for items on trial, in slots that have some."""
-BARRED = -2.0
 ALONGSIDE = 8
 """Up to so many slates the greedy ones are filled in the same steps; of more, only those that differ."""
 NARROWEST = 1e-12
@@ -105,6 +104,8 @@ class Slates:
     """Of the best candidate of the slot, given the slots before."""
     expected_loss: Doubles
     """Sum over candidates of propensity * (best - value)."""
+    code: NDArray[np.float16]
+    """What is kept of each slot's draw; see `chances`."""
     slate_loss: Doubles = field(default_factory=lambda: np.zeros(0))
     """[B]: utility of the greedy slate less that of this one."""
     tried: Slates | None = None
@@ -147,13 +148,15 @@ def draw(offer: Offer, rules: DrawRules, *, safe: bool | Bools = False, shadow: 
     cosines = None if offer.vectors is None else Cosines(offer.vectors, rules.n_slots)
     may_explore = policy_of(rules.policy).known != Known.DETERMINISTIC
     explores = ~np.broadcast_to(np.asarray(safe, np.bool_), (n,)) & may_explore
+    if n == 1 and not shadow:
+        return _alone(offer, rules, cosines, is_drawn=bool(explores[0]))
     if 0 < n <= ALONGSIDE and explores.any() and not shadow:
         return _alongside(offer, rules, cosines, explores)
     filling = _Filling(offer, rules, cosines, explores)
     filling.fill()
     lost = np.zeros(n)
     # Where every pick was the greedy one, the greedy slate is the same and need not be made.
-    strayed = np.flatnonzero(filling.strayed)
+    strayed = np.flatnonzero(filling.strayed())
     if len(strayed):
         beside = _Filling(_of(offer, strayed), rules, cosines and cosines.of(strayed), np.zeros(len(strayed), np.bool_))
         beside.fill()
@@ -175,6 +178,33 @@ def _alongside(offer: Offer, rules: DrawRules, cosines: Cosines | None, explores
     worth = both.worth()
     told = {name: getattr(both.slates, name)[:n] for name in Slates.__slots__ if name not in ("slate_loss", "tried")}
     return Slates(**told, slate_loss=worth[n:] - worth[:n])
+
+
+def _alone(offer: Offer, rules: DrawRules, cosines: Cosines | None, *, is_drawn: bool) -> Slates:
+    """A single slate, slot by slot on arrays of one dimension."""
+    policy, utility, chance = policy_of(rules.policy), offer.utility[0], None
+    gains = Gains(utility, cosines, rules.diversity, strength=rules.strength, n_slots=rules.n_slots)
+    pins = _pins(offer, rules.n_slots)[0].tolist()
+    barred = np.where(offer.allowed[0], 0.0, BARRED)
+    barred[[pin for pin in pins if pin != MISSING]] = BARRED
+    if is_drawn:
+        draws = hash01(rules.seed, offer.seeds, np.arange(rules.n_slots)).tolist()
+        noise = _noise(offer, rules.seed, policy.n_worlds) if policy.n_worlds else None
+        chance = Chance(draws, None if offer.trial is None else offer.trial[0], noise)
+    one = Filling(gains, barred, pins, rules, chance)
+    one.fill()
+    lost = 0.0 if one.greedy is None else one.greedy.worth(utility) - one.worth(utility)
+    return Slates(
+        column=np.array([one.column], np.int32),
+        propensity=np.array([one.propensity]),
+        known=np.array([one.known], np.uint8),
+        explored=np.array([one.explored]),
+        value=np.array([one.value]),
+        best=np.array([one.best]),
+        expected_loss=np.array([one.expected_loss]),
+        code=np.array([one.code], np.float16),
+        slate_loss=np.array([lost]),
+    )
 
 
 def _sound(offer: Offer) -> Offer:
@@ -224,8 +254,8 @@ class _Filling:
         if explores.any():
             self._draws = hash01(rules.seed, offer.seeds[:, None], np.arange(n_slots))
             self._noise = _noise(offer, rules.seed, self._policy.n_worlds) if self._policy.n_worlds else None
-        self.strayed = np.zeros(n, np.bool_)
-        """A candidate other than the greedy one was drawn."""
+        self._passed = np.zeros((n, n_slots), np.bool_)
+        """Another one was drawn."""
         self.slates = Slates(
             column=np.full((n, n_slots), MISSING, np.int32),
             propensity=np.ones((n, n_slots)),
@@ -234,12 +264,24 @@ class _Filling:
             value=np.zeros((n, n_slots)),
             best=np.zeros((n, n_slots)),
             expected_loss=np.zeros((n, n_slots)),
+            code=np.ones((n, n_slots), np.float16),
         )
+        self._first, self._chance = np.zeros((n, n_slots), np.intp), np.ones((n, n_slots))
+        """The greedy candidate of each slot, and the probability that it had."""
 
     def fill(self) -> None:
         """All slots."""
         for k in range(self._rules.n_slots):
             self._step(k)
+        if self._draws is not None:
+            first, passed = self._first, self._passed
+            moved = np.zeros(passed.shape, np.bool_)
+            moved[:, 1:] = passed[:, :-1] & ~passed[:, 1:] & (first[:, 1:] == first[:, :-1])
+            self.slates.code[:] = coded(self._chance, passed, moved)
+
+    def strayed(self) -> Bools:
+        """The slates in which a candidate other than the greedy one was drawn, [B]."""
+        return np.asarray(self._passed.any(1))
 
     def worth(self) -> Doubles:
         """Utility of each slate as far as it is filled, [B]."""
@@ -260,7 +302,7 @@ class _Filling:
             filled, open_ = filled | (pin != MISSING), filled & (pin == MISSING)
             best = np.where(pin != MISSING, value.take(self._start + first), best)
         best = np.maximum(best, 0.0)
-        pick = first
+        pick = self._first[:, k] = first
         if k >= rules.first_explorable and self._draws is not None:
             open_ = open_ & self._explores & (self._n_explored < rules.max_explored)
             pick = self._explore(k, value, best, open_, first) if open_.any() else first
@@ -268,7 +310,7 @@ class _Filling:
             explored = shown < best
             out.value[:, k], out.explored[:, k] = shown, explored
             self._n_explored += explored
-            self.strayed |= pick != first
+            self._passed[:, k] = pick != first
         else:
             out.value[:, k] = best
         out.column[:, k] = np.where(filled, pick, MISSING)
@@ -291,6 +333,7 @@ class _Filling:
         out = self.slates
         out.propensity[rows, k] = p.take(self._start[: len(rows)] + drawn)
         out.known[rows, k] = self._policy.known
+        self._chance[rows, k] = p.take(self._start[: len(rows)] + first[rows])
         # Probabilities are zero where nothing may be drawn, and sum to one.
         out.expected_loss[rows, k] = np.maximum(best - (p * value).sum(1), 0.0)
         pick = first.copy()

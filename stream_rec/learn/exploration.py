@@ -15,17 +15,20 @@ import numpy.typing as npt
 
 from stream_rec.component import Component
 from stream_rec.events import MISSING
+from stream_rec.explore import chances
 from stream_rec.explore.budget import LossBudget
+from stream_rec.explore.examination import Examination
 from stream_rec.explore.forgetting import HalfLives
 from stream_rec.explore.policy import Known, policy_of
 from stream_rec.explore.posterior import DAY_MS, HeadRules, Posterior
 from stream_rec.explore.slate import DrawRules, Offer, Slates, draw
 from stream_rec.explore.switch import Switch
+from stream_rec.learn.floor import BaselineFloor
 from stream_rec.learn.impressions import BITS, Impressions, scored_slots
 from stream_rec.learn.scoring import Catalogue, Ranked
-from stream_rec.model.heads import SCORED
+from stream_rec.model.heads import CLICK, SCORED
 from stream_rec.stream.decisions import UNSAID
-from stream_rec.stream.exposures import WEAK, Exposed, positives, unclear
+from stream_rec.stream.exposures import CLICKED, LATE, WEAK, Exposed, positives, unclear
 from stream_rec.stream.joins import Matured
 from stream_rec.stream.sampling import hash01, hash64, in_sample
 
@@ -44,6 +47,7 @@ KEPT = tuple(SCORED.index(name) for name in ("log_share", "popular_7d", "own_vis
 N_FEATURES = 2 + len(KEPT)
 LEAST = 1e-6
 ANY = sum(BITS)
+CASCADE = "cascade"
 TRIAL_SEED, ARM_SEED = 31, 41
 SHADOW_SLATES = 16
 CONTROL, DRAWN = "control", "drawn"
@@ -63,6 +67,10 @@ class ExplorePlan:
     """Impressions until which an item is on trial."""
     starts_on: bool = False
     named_share: float = 0.8
+    baseline_floor: float = 0.9
+    """Share of what greedy slates earn that drawn ones must; 0: nothing is asked."""
+    click_model: str = "position"
+    """Which slots count as seen; `cascade`: those after the last click do not."""
     control_share: float = 0.0
     """Of the users, whose slates are never drawn."""
     half_life_ms: int = 14 * DAY_MS
@@ -91,6 +99,8 @@ class Drawn(NamedTuple):
     explored: Mask
     n_admitted: npt.NDArray[np.int64]
     """[B] candidates that the slate was drawn from."""
+    code: Halves
+    """What is kept of each draw; see `stream_rec.explore.chances`."""
 
 
 class Exploration:
@@ -107,6 +117,8 @@ class Exploration:
         self.head = Posterior(HeadRules(N_FEATURES, plan.item_capacity), self.lives)
         self.budget, self.tried = LossBudget(plan.draws.budget), LossBudget(plan.draws.budget)
         self.switch, self.trials = Switch(plan.named_share, is_on=plan.starts_on), Trials(plan.item_capacity)
+        self.examination = Examination(plan.draws.n_slots)
+        self.floor = BaselineFloor(plan.baseline_floor)
         self.draws_at_all = policy_of(plan.draws.policy).known != Known.DETERMINISTIC
 
     def components(self) -> dict[str, Component]:
@@ -116,6 +128,8 @@ class Exploration:
             "explore_head": self.head,
             "explore_budget": self.budget,
             "explore_tried": self.tried,
+            "explore_floor": self.floor,
+            "explore_examination": self.examination,
             "explore_switch": self.switch,
             "explore_trials": self.trials,
         }
@@ -128,13 +142,13 @@ class Exploration:
             return OFF
         if not self.switch.is_open:
             return SHADOW
-        return SAFE if braking or self.budget.is_spent() else ON
+        return SAFE if braking or self.floor.is_below or self.budget.is_spent() else ON
 
     def table(self, *, braking: bool) -> dict[str, Any]:
         """For people and the metrics: mode, why it does not draw, what drawing has cost."""
         mode = self.mode(braking=braking)
         why = {OFF: f"explore.policy is {self.plan.draws.policy}", SHADOW: self.switch.why_off(), ON: ""}
-        spent = "the brake is on" if braking else "the budget of realised loss is spent"
+        spent = "the brake is on" if braking else self.floor.why() or "the budget of realised loss is spent"
         accounts = self.tried if mode == SHADOW else self.budget
         shares = {name: round(share, 6) for name, share in accounts.shares().items()} if accounts.n_slots else {}
         on_trial = self.trials.n_shown
@@ -145,7 +159,9 @@ class Exploration:
             "budget": self.plan.draws.budget,
             "slots": accounts.n_slots,
             **shares,
+            **{name: round(figure, 6) for name, figure in self.floor.figures().items()},
             "observed": self.head.n_observed,
+            "examination": self.examination.eta(),
             "items_tried": int(np.count_nonzero(on_trial >= self.plan.trial_impressions)),
         }
 
@@ -184,13 +200,44 @@ class Exploration:
         if braking or not self.draws_at_all:
             return
         closed, late = shown.click, shown.late
-        use = scored_slots(closed) & (unclear(closed.labels) & ANY == 0)
+        self._hold_to_the_floor(closed)
+        self._look_at_positions(closed)
+        use = scored_slots(closed) & (unclear(closed.labels) & ANY == 0) & self._seen(closed)
         x, worth, items, at_ms = self._slots(closed, use)
         self.head.observe(x, items, self._reward(positives(closed.labels)[use]) - worth, at_ms)
         new = positives(late.labels) & ~late.told & ANY
-        use = scored_slots(late) & (new > 0) & (late.labels & WEAK == 0)
+        use = scored_slots(late) & (new > 0) & (late.labels & WEAK == 0) & self._seen(late)
         x, _, items, at_ms = self._slots(late, use)
         self.head.late(x, items, self._reward(new[use]), at_ms)
+
+    def _hold_to_the_floor(self, closed: Exposed) -> None:
+        """Account what drawn slates earned within the click wait; those that were only ranked tell nothing of it."""
+        if not len(closed.at_ms):
+            return
+        drawn = chances.is_drawn(closed.drawn)
+        earned = self._reward(positives(closed.labels[drawn])).sum(axis=1)
+        self.floor.add(earned, chances.greedy_weight(closed.drawn[drawn]), int(closed.at_ms.max()))
+
+    def _look_at_positions(self, closed: Exposed) -> None:
+        """Count items that chance has moved down by one, and what the click head expected of them."""
+        rows = np.flatnonzero(chances.is_drawn(closed.drawn))
+        scored, place, labels = closed.scored[rows], closed.positions[rows], closed.labels[rows]
+        use = scored_slots(closed)[rows] & (unclear(labels) & CLICKED == 0)
+        expected, above = np.full((2, *use.shape), np.nan)
+        expected[use] = self._impressions.chance(CLICK, scored[use], place[use])
+        above[use] = self._impressions.chance(CLICK, scored[use], np.maximum(place[use] - 1, 0))
+        self.examination.add(closed.drawn[rows], place, positives(labels) & CLICKED > 0, expected, above)
+
+    def _seen(self, of: Exposed) -> Mask:
+        """Slots that count as seen, [M, n_slots]: all, or by the cascade none below the last that was clicked in time.
+
+        A list without a click counts as seen to its end.
+        """
+        if self.plan.click_model != CASCADE:
+            return np.ones(of.items.shape, np.bool_)
+        clicked = (positives(of.labels) & CLICKED > 0) & (of.told & (CLICKED << LATE) == 0)
+        last = np.where(clicked, of.positions, MISSING).max(axis=1, initial=MISSING)
+        return np.asarray((of.positions <= last[:, None]) | (last == MISSING)[:, None])
 
     def alarm(self, now_ms: int) -> None:
         """Drift was seen: forget faster for a while."""
@@ -206,7 +253,9 @@ class Exploration:
         return np.asarray(np.stack([bits & bit > 0 for bit in BITS], axis=-1) @ np.asarray(weights, np.float64))
 
     def _slots(self, of: Exposed, use: Mask) -> tuple[Doubles, Doubles, Rows, npt.NDArray[np.int64]]:
-        worth = self._impressions.expected(of.scored[use], of.positions[use])
+        place = of.positions[use]
+        seen = self.examination.correction()[np.minimum(place, self.plan.draws.n_slots - 1)]
+        worth = np.minimum(self._impressions.expected(of.scored[use], place) * seen, 1.0)
         return _features(of.scored[use], worth), worth, of.items[use], of.at_ms[np.nonzero(use)[0]]
 
     # ---- drawing
@@ -224,7 +273,11 @@ class Exploration:
         slates = draw(offer, self.plan.draws, safe=safe)
         self.budget.add(slates)
         return _picked(ranked, slates), Drawn(
-            slates.propensity, slates.known == Known.DETERMINISTIC, slates.explored, offer.allowed.sum(1)
+            slates.propensity,
+            slates.known == Known.DETERMINISTIC,
+            slates.explored,
+            offer.allowed.sum(1),
+            slates.code,
         )
 
     def n_tried(self, tick: int) -> int:

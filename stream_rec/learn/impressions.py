@@ -163,9 +163,13 @@ class Impressions:
             scored: as of `heads.SCORED`, all finite, [n, N_SCORED].
             position: 0-based, [n].
         """
-        x, value = heads.design(scored, position), self.sets.champion.value
-        each = (w * heads.sigmoid(heads.logits(x, value[head])) for head, w in enumerate(self.plan.utility))
-        return sum(each, np.zeros(len(x)))
+        each = (w * self.chance(head, scored, position) for head, w in enumerate(self.plan.utility))
+        return sum(each, np.zeros(len(scored)))
+
+    def chance(self, head: int, scored: npt.NDArray[np.float16], position: npt.NDArray[np.integer]) -> Doubles:
+        """P(event | impression) as one of HEADS has it; arguments and shape as of `expected`. Pure."""
+        value = self.sets.champion.value[head]
+        return heads.sigmoid(heads.logits(heads.design(scored, position), value))
 
     # ---- test
 

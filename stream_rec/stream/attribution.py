@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stream_rec.component import SCALARS, Component, Snapshot
 from stream_rec.events import MISSING, Kind
-from stream_rec.stream.decisions import Decisions, is_shared
+from stream_rec.stream.decisions import Decisions, Said, is_shared
 from stream_rec.stream.early import EarlyFeedback
 from stream_rec.stream.exposures import CHAIN_STEPS, CLICKED, PURCHASED, Exposed, Exposures, ShownLists, unnamed
 from stream_rec.stream.joins import (
@@ -31,7 +31,7 @@ from stream_rec.stream.joins import (
     decision_key,
     shared_key,
 )  # fmt: skip
-from stream_rec.stream.rows import F16, I32, I64
+from stream_rec.stream.rows import I32, I64
 
 
 class Joiner(Component):
@@ -128,14 +128,14 @@ class Joiner(Component):
 
     def publish_many(
         self, user_rows: Sequence[int], users_born: Sequence[int], decisions: Sequence[str], *, at_ms: int, items: I32,
-        scored: F16 | None = None,
+        said: Said | None = None,
     ) -> None:  # fmt: skip
         """`publish` of a tick's slates at once.
 
-        `items` int32[n, n_slots] is MISSING padded; `scored` float16[n, n_slots, N_SCORED] is what gave the scores.
+        `items` int32[n, n_slots] is MISSING padded; `said` is of the same slots.
         """
         keys = [decision_key(decision) for decision in decisions]
-        n_unshown = self.decisions.publish_many(user_rows, users_born, keys, at_ms=at_ms, items=items, scored=scored)
+        n_unshown = self.decisions.publish_many(user_rows, users_born, keys, at_ms=at_ms, items=items, said=said)
         self._count("published", len(keys))
         self._count("unshown", n_unshown)
 
@@ -187,7 +187,8 @@ class Joiner(Component):
             self._join_early(key, row)
         if shown_of:
             of = list(shown_of.values())
-            self.exposures.carry(list(shown_of), self.decisions.items[of], self.decisions.scored[of])
+            slates = self.decisions
+            self.exposures.carry(list(shown_of), slates.items[of], slates.scored[of], slates.drawn[of])
         self._count("beyond_slots", n_beyond)
         for word, n in Counter(words).items():
             self._count(word, n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,16 +45,30 @@ def is_shared(user: int) -> bool:
     return user == EVERYBODY or user < _QUERIES // 2
 
 
+class Said(NamedTuple):
+    """What the publisher says of the slots of slates, [n, k] or of one slate [k]; k as their items."""
+
+    scored: F16
+    """[..., N_SCORED] what each slot was scored with."""
+    drawn: F16 | None = None
+    """What is kept of each slot's draw; None: nothing was drawn."""
+
+    def of(self, rows: Any) -> Said:
+        """That of some of the slates."""
+        return Said(self.scored[rows], None if self.drawn is None else self.drawn[rows])
+
+
 class Decisions(RowTable):
     """The last two slates of each user, at most `capacity` in all; when full, the longest published go first.
 
     Columns by row: `decision` int64 key, `user` int32 row (EVERYBODY for `*`; of slates for queries that of `searching`
     or `for_all`), `user_born` int64, `at_ms` int64 when published, `serial` int64 order of publishing from 1 on,
     `shown` bool (an impression named it), `items` int32[n_slots] item rows by position (MISSING: none), `scored`
-    float16[n_slots, N_SCORED] what each slot was scored with (UNSAID: not said).
+    float16[n_slots, N_SCORED] what each slot was scored with (UNSAID: not said), `drawn` float16[n_slots] what is kept
+    of each slot's draw (0: not said).
     """
 
-    columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items", "scored")
+    columns = ("decision", "user", "user_born", "at_ms", "serial", "shown", "items", "scored", "drawn")
     scalars = (*RowTable.scalars, "last_serial")
     derived = (*RowTable.derived, "_row_of", "_rows_of_user")
     fixed = (*RowTable.fixed, "n_slots")
@@ -69,6 +84,7 @@ class Decisions(RowTable):
         self.shown = np.zeros(capacity, np.bool_)
         self.items = np.zeros((capacity, n_slots), np.int32)
         self.scored = np.zeros((capacity, n_slots, N_SCORED), np.float16)
+        self.drawn = np.zeros((capacity, n_slots), np.float16)
         self.last_serial = 0
         self._row_of: dict[int, int] = {}
         self._rows_of_user: dict[int, tuple[int, ...]] = {}
@@ -89,7 +105,7 @@ class Decisions(RowTable):
 
     def publish(
         self, user: int, user_born: int, decision: int, *, at_ms: int, items: Sequence[int] | I32,
-        scored: F16 | None = None,
+        said: Said | None = None,
     ) -> int:  # fmt: skip
         """Keep one slate; returns how many decisions it pushed out that nobody had seen."""
         n_unshown = self._make_room(1)
@@ -98,23 +114,23 @@ class Decisions(RowTable):
         slots, n_items = self.items[row], min(len(items), self.n_slots)
         slots[:n_items] = items[:n_items]
         slots[n_items:] = MISSING
-        self.scored[row] = UNSAID
-        if scored is not None:
-            self.scored[row, :n_items] = scored[:n_items]
+        self._say(row, n_items, said)
         return n_unshown + n_more
 
     def publish_many(
         self, users: Sequence[int], users_born: Sequence[int], decisions: Sequence[int], *, at_ms: int, items: I32,
-        scored: F16 | None = None,
+        said: Said | None = None,
     ) -> int:  # fmt: skip
         """`publish` of many slates in order, with the same result.
 
-        `items` int32[len(users), n] is MISSING padded; `scored` float16[len(users), n, N_SCORED].
+        `items` int32[len(users), n] is MISSING padded.
         """
         if len(users) > self.capacity // 2:
-            said = [None] * len(users) if scored is None else scored
-            each = zip(users, users_born, decisions, items, said, strict=True)
-            return sum(self.publish(u, b, decision, at_ms=at_ms, items=i, scored=s) for u, b, decision, i, s in each)
+            each = enumerate(zip(users, users_born, decisions, strict=True))
+            return sum(
+                self.publish(user, born, own, at_ms=at_ms, items=items[k], said=None if said is None else said.of(k))
+                for k, (user, born, own) in each
+            )
         n_unshown, first, rows = self._make_room(len(users)), self.last_serial + 1, []
         for user, born, decision in zip(users, users_born, decisions, strict=True):
             row, n_more = self._place(user, born, decision)
@@ -126,10 +142,15 @@ class Decisions(RowTable):
         self.at_ms[written] = at_ms
         self.items[written, :n_items] = items[kept, :n_items]
         self.items[written, n_items:] = MISSING
-        self.scored[written] = UNSAID
-        if scored is not None:
-            self.scored[written, :n_items] = scored[kept, :n_items]
+        self._say(written, n_items, None if said is None else said.of(kept))
         return n_unshown
+
+    def _say(self, rows: Any, n_items: int, said: Said | None) -> None:
+        self.scored[rows], self.drawn[rows] = UNSAID, 0
+        if said is not None:
+            self.scored[rows, :n_items] = said.scored[..., :n_items, :]
+            if said.drawn is not None:
+                self.drawn[rows, :n_items] = said.drawn[..., :n_items]
 
     def _place(self, user: int, user_born: int, decision: int) -> tuple[int, int]:
         """The row a new slate takes, indexed, and how many unseen decisions that pushed out."""

@@ -51,6 +51,8 @@ class Exposed(NamedTuple):
     """[M, n_slots, N_SCORED] what each slot was scored with, UNSAID where its slate did not have the item."""
     told: U8
     """[M, n_slots] CLICKED and BOUGHT where that had been handed out before, and `<< LATE` where it came late."""
+    drawn: F16
+    """[M, n_slots] what is kept of each slot's draw, 0 where its slate did not have the item or does not say."""
 
 
 def unnamed(bits: U8) -> U8:
@@ -114,13 +116,13 @@ class Exposures(RowTable):
     Columns by row: `decision` int64 key of the slate, `key` int64 it is found by (another one for `*`, which many
     users see; 0 once a later exposure has it), `user` int32 row, `serial` int64 order of arrival from 1 on, `at_ms`
     when shown, `matured` bool (its click window closed), `items` int32, `positions` int16, `labels` and `told` uint8
-    [n_slots] each, `scored` float16 [n_slots, N_SCORED], `n_shown` int16; `older` and `newer` int32 link the exposures
-    of one user (row + 1, 0 = none).
+    [n_slots] each, `scored` float16 [n_slots, N_SCORED], `drawn` float16 [n_slots], `n_shown` int16; `older` and
+    `newer` int32 link the exposures of one user (row + 1, 0 = none).
     """
 
     columns = (
         *("decision", "key", "user", "serial", "at_ms", "matured"),
-        *("items", "positions", "labels", "n_shown", "older", "newer", "scored", "told"),
+        *("items", "positions", "labels", "n_shown", "older", "newer", "scored", "told", "drawn"),
     )
     scalars = (*RowTable.scalars, "last_serial")
     derived = (*RowTable.derived, "_row_of", "_newest_of_user", "_earliest_ms", "_earliest_waiting_ms")
@@ -140,6 +142,7 @@ class Exposures(RowTable):
         self.labels = np.zeros((capacity, n_slots), np.uint8)
         self.told = np.zeros((capacity, n_slots), np.uint8)
         self.scored = np.zeros((capacity, n_slots, N_SCORED), np.float16)
+        self.drawn = np.zeros((capacity, n_slots), np.float16)
         self.n_shown = np.zeros(capacity, np.int16)
         self.older = np.zeros(capacity, np.int32)
         self.newer = np.zeros(capacity, np.int32)
@@ -184,7 +187,7 @@ class Exposures(RowTable):
         self.user[row] = user
         self.serial[row] = self.last_serial
         self.at_ms[row] = at_ms
-        self.scored[row] = UNSAID
+        self.scored[row], self.drawn[row] = UNSAID, 0
         self._row_of[key] = row
         older = self._newest_of_user.get(user, MISSING)
         if older != MISSING:
@@ -237,18 +240,21 @@ class Exposures(RowTable):
         self.items[plain], self.positions[plain], self.n_shown[plain] = items[~odd], positions[~odd], n[~odd]
         return sum(self.show(row, *shown.columns(k)) for row, k in zip(rows[odd].tolist(), which[odd], strict=True))
 
-    def carry(self, rows: Sequence[int], items: I32, scored: F16) -> None:
-        """Take what the slots were scored with from the slates that were shown.
+    def carry(self, rows: Sequence[int], items: I32, scored: F16, drawn: F16) -> None:
+        """Take what the slots were scored with, and what is kept of their draws, from the slates that were shown.
 
         Args:
             rows: exposures, [M].
             items: item rows of their slates by position, [M, n].
             scored: of their slates, [M, n, N_SCORED].
+            drawn: of their slates, [M, n].
         """
         shown = self.items[rows]
         match = (shown[:, :, None] == items[:, None, :]) & (shown >= 0)[:, :, None]
-        found = np.take_along_axis(scored, match.argmax(axis=2)[:, :, None], axis=1)
-        self.scored[rows] = np.where(match.any(axis=2)[:, :, None], found, UNSAID)
+        there, at = match.any(axis=2), match.argmax(axis=2)
+        found = np.take_along_axis(scored, at[:, :, None], axis=1)
+        self.scored[rows] = np.where(there[:, :, None], found, UNSAID)
+        self.drawn[rows] = np.where(there, np.take_along_axis(drawn, at, axis=1), 0)
 
     def make_room(self, n: int) -> Exposed | None:
         """Evict, if needed, so that `n` rows are free; returns what was evicted."""
@@ -297,7 +303,7 @@ class Exposures(RowTable):
         return Exposed(
             rows, self.decision[rows], self.user[rows], self.at_ms[rows],
             self.items[rows], self.positions[rows], self.labels[rows], self.matured[rows],
-            self.serial[rows], self.scored[rows], self.told[rows],
+            self.serial[rows], self.scored[rows], self.told[rows], self.drawn[rows],
         )  # fmt: skip
 
     def slot(self, rows: I32, items: I32) -> I32:

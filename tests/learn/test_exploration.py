@@ -109,6 +109,39 @@ def test_an_item_row_that_another_item_takes_over_is_on_trial_again():
     assert not desk.exploration.head.item_weight[JUG]
 
 
+@pytest.mark.parametrize(("model", "n_learned"), [("position", 6), ("cascade", 5)])
+def test_under_the_cascade_what_stands_below_the_last_click_was_not_seen(model, n_learned):
+    desk = Explored(click_model=model)
+    desk.show([ANN, 1], 1000)
+    desk.act(Kind.CLICK, JUG, 2000, "d0")
+    desk.settle(HOUR_MS)
+    assert desk.exploration.head.n_observed == n_learned
+
+
+def test_a_purchase_that_comes_late_below_the_last_click_was_not_seen_by_the_cascade_either():
+    desk = Explored(click_model="cascade")
+    desk.show([ANN], 1000)
+    desk.act(Kind.CLICK, CUP, 2000, "d0")
+    desk.settle(HOUR_MS)
+    before = desk.exploration.head.moment.copy()
+    desk.act(Kind.PURCHASE, PAN, HOUR_MS + 1, "d0")
+    desk.settle(HOUR_MS + 2)
+    assert np.array_equal(desk.exploration.head.moment, before)
+
+
+def test_what_is_expected_of_a_position_is_corrected_by_how_often_it_is_looked_at():
+    desk = Explored()
+    sums = desk.exploration.examination.sums
+    sums[1][:, [0, 2, 3]] = 1e6
+    sums[1, 0, 1], sums[1, 1, 1] = 1e6, 5e5
+    assert desk.exploration.table(braking=False)["examination"] == [1.0, 1.0, 0.5]
+    desk.show([ANN], 1000)
+    shown = desk.joiner.mature(HOUR_MS).click
+    use = np.ones(shown.items.shape, np.bool_)
+    plain = desk.heads.expected(shown.scored[use], shown.positions[use])
+    assert np.allclose(desk.exploration._slots(shown, use)[1], plain * [1.0, 1.0, 0.5], rtol=1e-4)
+
+
 # ---- when it draws
 
 
@@ -153,6 +186,27 @@ def test_when_more_was_lost_than_may_be_slates_are_safe_until_it_is_earned_back(
     exploration.draw(candidates(), seeds(), safe=True, vectors=None)
     exploration.budget.room = -1e3
     assert exploration.mode(braking=False) == SAFE
+
+
+def test_below_the_baseline_s_floor_slates_are_safe_and_it_says_so():
+    exploration = Explored().exploration
+    half = np.arange(3_000) % 2 == 0
+    exploration.floor.add(half * 1.0, half * 2.0, 0)
+    told = exploration.table(braking=False)
+    assert told["mode"] == SAFE and "baseline_floor" in told["why_off"]
+    assert (told["earned"], told["baseline"]) == (0.5, 1.0)
+
+
+def test_only_drawn_slates_whose_click_wait_has_closed_are_held_to_the_floor():
+    desk = Explored()
+    code = np.array([[1.0, 0.5, 1.0], [1.0, -0.5, 2.75], [1.0, 1.0, 1.0]], np.float16)
+    desk.show([0, 1, 2], 1000, drawn=code)
+    desk.act(Kind.CLICK, JUG, 2000, "d0", user=0)
+    desk.settle(1000)
+    assert desk.exploration.floor.figures() == {}
+    desk.settle(HOUR_MS)
+    # two drawn slates, one of them without a click; the other stands for two greedy ones
+    assert desk.exploration.floor.moments[0].tolist() == [2.0, 0.2, 2.0, 0.4]
 
 
 # ---- what it draws

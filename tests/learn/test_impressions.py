@@ -16,6 +16,7 @@ from stream_rec.learn.soundness import miscalibrated
 from stream_rec.learn.versions import Versions
 from stream_rec.model.heads import CLICK, PURCHASE, HeadSets, design, logits, sigmoid
 from stream_rec.stream.attribution import Joiner
+from stream_rec.stream.decisions import Said
 from stream_rec.stream.exposures import ShownLists
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -38,12 +39,19 @@ class Desk:
             HeadSets(), HeadPlan(delayed=delayed, kept=kept, capacity=capacity, n_slots=N_SLOTS, max_steps=64)
         )
 
-    def show(self, users: list[int], at_ms: int, name: str = "d", said: np.ndarray | None = None) -> None:
+    def show(
+        self,
+        users: list[int],
+        at_ms: int,
+        name: str = "d",
+        said: np.ndarray | None = None,
+        drawn: np.ndarray | None = None,
+    ) -> None:
         """Publish a slate of cup, jug and pan for each user, and let them see it."""
         names = [f"{name}{user}" for user in users]
         items = np.tile(np.array([CUP, JUG, PAN], np.int32), (len(users), 1))
         said = scored(len(users)) if said is None else said
-        self.joiner.publish_many(users, [1] * len(users), names, at_ms=at_ms - 1, items=items, scored=said)
+        self.joiner.publish_many(users, [1] * len(users), names, at_ms=at_ms - 1, items=items, said=Said(said, drawn))
         shown = ShownLists.of([N_SLOTS] * len(users), items.reshape(-1), np.tile(np.arange(N_SLOTS), len(users)))
         assert set(self.joiner.impressions(names, users, [at_ms] * len(users), shown=shown)) == {"exposed"}
 
