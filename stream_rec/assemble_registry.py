@@ -12,6 +12,7 @@ from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
 from stream_rec.io import registry_estimates
 from stream_rec.io.registry_child import ChildSink, Start
+from stream_rec.io.registry_client import without_password
 from stream_rec.io.registry_outbox import NAME, News, Outbox, Point
 from stream_rec.io.registry_words import estimates_of
 from stream_rec.learn.frozen import Columns
@@ -167,6 +168,11 @@ class Shelf(NamedTuple):
     uri: str
     name: str
     """Of the registered model."""
+
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        return without_password(self.uri)
 
 
 def shelf_of(settings: config.Settings, log: Path) -> Shelf:

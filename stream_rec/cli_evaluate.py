@@ -83,6 +83,8 @@ def evaluate(
     settings = cli_options.settings_from(config_file, sets)
     if figure is not None and figure.suffix.lower() != ".png":
         raise SettingsError(f"--figure {figure}: the picture is a PNG; name a file that ends in .png")
+    if log_to_mlflow and by is not None:
+        raise SettingsError("--log-to-mlflow writes estimates of versions, --by compares arms; leave one of them out")
     from stream_rec import assemble_registry
     from stream_rec import evaluate as evaluation
 
@@ -123,7 +125,7 @@ def _logged(shelf: Shelf, rows: list[dict[str, Any]], policy: str) -> dict[str, 
         return path
 
     absent = log_estimates(shelf, (row for row in rows if row["group"] not in ("all", "-")), draw)
-    return {"mlflow": shelf.uri, "not_in_mlflow": absent}
+    return {"mlflow": shelf.shown, "not_in_mlflow": absent}
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -238,15 +238,18 @@ class Loop:
         and does not stop the loop: the ledger is the truth and older checkpoints are whole.
 
         Args:
-            pin: this is the cut of a version: keep it, and let go of those that nobody returns to.
-            patient: not while the store is still writing; true of every pin. Copies that wait for a slow disk would
-                fill the memory, and the first touch of new memory takes several times as long as a copy.
+            pin: this is the cut of a version: keep it, and let go of those that nobody returns to. Passed over while
+                two others are on their way: copies that wait for a slow disk would fill the memory.
+            patient: pass it over while any other is: it can be made later, and a second copy at a time takes memory
+                whose first touch costs several times as much as the copy.
 
         Returns:
             False when it was passed over.
         """
         store = self._ports.checkpoints
-        if self.current is not None or ((pin or patient) and store.busy()):
+        if self._store_again and self.current is None:
+            self._store_pending()
+        if self.current is not None or ((pin or patient) and store.n_unwritten() > (0 if patient else 1)):
             return False
         positions = self.pipeline.positions
         manifest = {
@@ -260,8 +263,6 @@ class Loop:
             "semantic": self.fold.semantic,
             "build": self._identity.build_digest,
         }
-        if self._store_again:
-            self._store_pending()
         name = f"{positions.number:010d}-{positions.chain[:16]}"
         try:
             if pin:

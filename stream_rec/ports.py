@@ -129,8 +129,8 @@ class CheckpointStore(Protocol):
         """Let retention have a checkpoint again."""
         ...
 
-    def busy(self) -> bool:
-        """Whether an earlier save is still being written."""
+    def n_unwritten(self) -> int:
+        """How many earlier saves are still on their way."""
         ...
 
     def pinned(self) -> Sequence[str]:

@@ -154,8 +154,8 @@ class Explore(Section):
         "position", "Which shown items utility is learned from. `position`: all. `cascade`: none below the last click."
     )
     baseline_floor: float = semantic(
-        0.9, "Share of what greedy slates would have earned that drawn ones must; below, they are greedy for a day. 0: "
-        "nothing is asked.", ge=0, lt=1,
+        0.9, "Share of what greedy slates would have earned that drawn ones must; below, they are greedy for a day. To "
+        "be sure to go on, lose less than half of the rest. 0: nothing is asked.", ge=0, lt=1,
     )  # fmt: skip
     control_share: float = semantic(
         0.0, "Share of users, by hash of their key, whose slates are never drawn: the other arm of a comparison.", ge=0,

@@ -75,10 +75,12 @@ class Worker:
         return True
 
     def _wait_tidily(self, duration_ms: int, n_enough: int) -> None:
-        if not self._tidy:
-            tidy(self._n_tidied)
-            self._n_tidied, self._tidy = self._n_tidied + 1, True
-        self._wait(duration_ms, n_enough)
+        """Wait; once after a tick tidy up instead, which counts as waiting: the next turn looks at the clock again."""
+        if self._tidy:
+            self._wait(duration_ms, n_enough)
+            return
+        tidy(self._n_tidied)
+        self._n_tidied, self._tidy = self._n_tidied + 1, True
 
     def catch_up(self) -> None:
         """Turn until nothing is left to take."""

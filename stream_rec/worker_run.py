@@ -154,8 +154,9 @@ class Supervisor:
                 self._failed(session, error, counts=True)
             finally:
                 opened.close()
-                # Before another state is made.
+                # Before another state is made; sockets of refused connections go with this one.
                 del session, opened
+                garbage.let_go()
         return {}
 
     def _live(self, session: _Session) -> dict[str, Any] | None:
@@ -229,8 +230,6 @@ class Supervisor:
     def _wait(self, error: Exception) -> None:
         what = _words(error)
         self._told.says(health.WAITING, what)
-        # The state that was dropped, and sockets that kafka-python leaves behind at each refused connection.
-        garbage.let_go()
         LOG.warning("%s; trying again", what)
         until_ms = self._clock.now_ms() + self._back_off_ms
         while self._clock.now_ms() < until_ms and not self._stopped():

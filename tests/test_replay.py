@@ -30,7 +30,7 @@ def whole(shop, tmp_path_factory):
     events, items = shop
     with pytest.MonkeyPatch.context() as waiting:
         # The checkpoint of a version's cut is passed over while a slow disk still writes the one before.
-        waiting.setattr(FolderCheckpoints, "busy", lambda store: store.flush())
+        waiting.setattr(FolderCheckpoints, "n_unwritten", lambda store: store.flush() or 0)
         return out, replay.run_replay(small_settings(out), events=events, items=items)
 
 

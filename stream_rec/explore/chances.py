@@ -17,8 +17,8 @@ Halves = NDArray[np.float16]
 Bools = NDArray[np.bool_]
 
 MOVED = 2.0
-LEAST = 1e-4
-"""Smallest chance of the greedy candidate that is kept."""
+LEAST = 2.0**-9
+"""Smallest chance of the greedy candidate that is kept: behind MOVED a float16 tells no smaller one."""
 
 
 def coded(p: Any, passed: Any, moved: Any) -> Any:

@@ -174,9 +174,9 @@ class FolderCheckpoints:
         self._pinned.discard(name)
         self._raise_failure(self._submit(PINNED, False, self._write_pins, sorted(self._pinned)))
 
-    def busy(self) -> bool:
-        """Whether anything that was handed over is not yet on the disk."""
-        return any(not waiting.future.done() for waiting in self._waiting)
+    def n_unwritten(self) -> int:
+        """How many checkpoints were handed over and are not yet on the disk."""
+        return sum(not waiting.future.done() for waiting in self._waiting if waiting.name != PINNED)
 
     def pinned(self) -> Sequence[str]:
         """Names that are pinned, newest tick first."""

@@ -207,9 +207,9 @@ class MemoryCheckpoints:
         """Forget the name."""
         self._broker.pinned.discard(name)
 
-    def busy(self) -> bool:
-        """Never: nothing is slow here."""
-        return False
+    def n_unwritten(self) -> int:
+        """None: nothing is slow here."""
+        return 0
 
     def pinned(self) -> Sequence[str]:
         """Names that are pinned, newest tick first."""

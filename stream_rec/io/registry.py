@@ -22,6 +22,7 @@ from stream_rec.io.registry_model import save
 from stream_rec.io.registry_outbox import News, Point
 from stream_rec.io.registry_words import (
     FLOOR,
+    MAX_TAG,
     SERVES,
     VERSION,
     Notice,
@@ -274,7 +275,7 @@ class Registry:
         self._link(news, notice, model_id, dataset_of(notice, ranges, self._place.source))
         self._artefacts(news, notice)
         made = self._client.create_model_version(
-            self._place.name, f"models:/{model_id}", self._run, tags=tags, description=note, model_id=model_id
+            self._place.name, f"models:/{model_id}", self._run, tags=tags, description=note[:MAX_TAG], model_id=model_id
         )
         self._numbers[version] = made.version
         registered = json.dumps([{"name": self._place.name, "version": made.version}])

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from typing import Any
+from urllib.parse import urlsplit
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -16,6 +17,18 @@ QUIET = {
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
 }
 """Nothing is sent to MLflow's makers; a server that is down is asked again by the outbox, not for minutes by a call."""
+
+
+def without_password(uri: str) -> str:
+    """A tracking URI as it may be shown.
+
+    >>> without_password("https://ml:secret@flow.shop:5000/x"), without_password("sqlite:////runs/mlflow.db")
+    ('https://flow.shop:5000/x', 'sqlite:////runs/mlflow.db')
+    """
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def connect(uri: str) -> Any:

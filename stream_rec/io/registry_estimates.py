@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_rec.errors import JobFailed
-from stream_rec.io.registry_client import connect
+from stream_rec.io.registry_client import connect, without_password
 from stream_rec.io.registry_words import VERSION
 
 
@@ -37,8 +37,11 @@ def log_estimates(
         client = connect(uri)
         return [version for version, values in estimates.items() if not _log(client, name, version, values, draw)]
     except MlflowException as error:
-        words = str(error).splitlines()[0][:200]
-        raise JobFailed(f"MLflow at {uri} takes no estimates ({words}); mend it, then run the command again") from error
+        place = without_password(uri)
+        words = str(error).splitlines()[0][:200] if place == uri else type(error).__name__
+        raise JobFailed(
+            f"MLflow at {place} takes no estimates ({words}); mend it, then run the command again"
+        ) from None
 
 
 def _log(client: Any, name: str, version: str, values: Mapping[str, float], draw: Callable[[str, Path], Path]) -> bool:
@@ -48,7 +51,8 @@ def _log(client: Any, name: str, version: str, values: Mapping[str, float], draw
     if not found:
         return False
     model_id, run_id = found[0].source.rpartition("/")[2], found[0].run_id
-    there = {metric.key: metric.value for metric in client.get_logged_model(model_id).metrics or ()}
+    told = sorted(client.get_logged_model(model_id).metrics or (), key=lambda metric: metric.timestamp)
+    there = {metric.key: metric.value for metric in told}
     step, now_ms = int(found[0].tags.get("events_seen", 0)), time.time_ns() // 1_000_000
     new = {key: value for key, value in values.items() if there.get(key) != value}
     points = [Metric(key, value, now_ms, step, model_id=model_id) for key, value in new.items()]

@@ -29,7 +29,8 @@ DELETE FROM metrics WHERE rowid IN (
                row_number() OVER (PARTITION BY run_uuid, key ORDER BY step DESC, timestamp DESC) AS place
         FROM metrics WHERE run_uuid IN (
             SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN latest_metrics USING (run_uuid)
-            WHERE experiments.name = ? AND status != 'RUNNING' GROUP BY run_uuid HAVING max(timestamp) < ?
+            WHERE experiments.name = ? AND status != 'RUNNING' AND key = 'stream/consumed'
+            GROUP BY run_uuid HAVING max(timestamp) < ?
         )
     ) WHERE place > 1
 )"""
@@ -108,6 +109,8 @@ class LocalStore:
         Raises:
             JobFailed: another program holds the file, or it is no store of this MLflow.
         """
+        # Looked at first: what a live worker logs meanwhile is in neither list.
+        folders = list(self._folder_names())
         with _opened(self.database) as db:
             with db:
                 self._delete_rows(db, gone.values())
@@ -121,7 +124,7 @@ class LocalStore:
         for version, logged in gone.items():
             for folder in self.folders_of(version, logged):
                 shutil.rmtree(folder, ignore_errors=True)
-        for folder in self._folder_names():
+        for folder in folders:
             if folder.name not in left:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -32,7 +32,7 @@ EPOCH_MS = 14 * DAY_MS
 FEWEST = 200
 """Drawn slates below which nothing is said, and effective ones that stand for greedy: the sequence is asymptotic."""
 ALPHA = 0.05
-"""Chance of ever falling back in an epoch although the floor is kept."""
+"""Chance of ever falling back in an epoch although less than half of the margin is lost."""
 
 
 class BaselineFloor(Component):
@@ -87,15 +87,17 @@ class BaselineFloor(Component):
             self.n_falls += 1
 
     def figures(self) -> dict[str, float]:
-        """What was earned a slate, the baseline, and the interval of earned - f * baseline; empty before any slate."""
-        if not self.moments[0, 0]:
+        """Earned a slate, the baseline, and the interval of earned - f * baseline; empty before there is enough."""
+        if not self._is_enough():
             return {}
         earned, baseline, half = self._measured()
         above = earned - self.share * baseline
-        out = {"earned": earned, "baseline": baseline}
-        if self._is_enough():
-            out |= {"above_floor_low": above - half, "above_floor_high": above + half}
-        return out
+        return {
+            "earned": earned,
+            "baseline": baseline,
+            "above_floor_low": above - half,
+            "above_floor_high": above + half,
+        }
 
     def why(self) -> str:
         """In words for people; empty when it holds nothing."""

@@ -212,7 +212,7 @@ class FrozenScorer:
         self._history_rows = int(said["history_rows"])
         vectors = np.zeros((n, 0), np.float32) if tower is None else tower.vectors("champion")[:n]
         embed = None if tower is None else _embedder(weights, encoder)
-        self._queries = FrozenQueries(weights, columns, vectors, embed)
+        self._queries = FrozenQueries(weights, columns, vectors, embed) if "titles" in columns else None
 
     def rank(self, asked: Sequence[Asked], k: int) -> list[list[tuple[str, float | None]]]:
         """The best `k` of each user's candidates, best first; an item that is not known has no score and goes last."""
@@ -223,11 +223,13 @@ class FrozenScorer:
         """Logits of the version over all item rows, float32 [B, n]: joint ones, or those for the user's query.
 
         Raises:
-            ValueError: a query needs the encoder, and there is none.
+            ValueError: a query needs the encoder, and there is none; or the version was logged before it knew queries.
         """
         out = self._joint(asked)
         searching = [b for b, one in enumerate(asked) if normal(one.query)]
         if searching:
+            if self._queries is None:
+                raise ValueError("this version was logged without what answers queries; ask a newer one, or no query")
             out[searching] = self._queries.logits(out[searching], [asked[b].query for b in searching])
         return out
 

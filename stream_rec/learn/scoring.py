@@ -93,8 +93,9 @@ class Scorer:
         history_rows: newest rows of a history that count.
         full_items: up to this many items a user is scored over all of them.
         pool_items: above that, over this many popular ones, the user's own and their partners.
-        new_item_bonus: nats that the tower gives to an item never taken when it ranks, not when it learns. Trained on
-            what is taken, the mean new item is rightly held to be unlikely; which of them fits a user, its text knows.
+        new_item_bonus: nats that the tower gives to an item never taken when it ranks; the softmax that it learns by
+            knows of none. Trained on what is taken, the mean new item is rightly held to be unlikely; which of them
+            fits a user, its text knows.
     """
 
     def __init__(

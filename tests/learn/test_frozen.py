@@ -122,6 +122,16 @@ def test_scores_for_queries_are_those_of_the_worker(served):
         assert len({item for item, _ in ranked} & {facts.items.ids[row] for row in items.tolist()}) >= 19
 
 
+def test_a_version_logged_before_it_knew_queries_still_ranks_users(served):
+    pipeline, columns, weights = served
+    whole, now_ms = frozen.compacted(columns, WHOLE), pipeline.positions.record_time_ms()
+    old = {name: column for name, column in whole.items() if name != "titles" and not name.startswith("queries.")}
+    scorer = frozen.FrozenScorer(weights, old, lambda: pipeline.learner.tower.encoder)
+    assert scorer.rank([frozen.Asked((), (), now_ms)], 3)[0]
+    with pytest.raises(ValueError, match="logged without what answers queries"):
+        scorer.rank([frozen.Asked((), (), now_ms, query="jug")], 3)
+
+
 def test_a_query_that_nobody_asked_yet_is_answered_by_what_the_titles_say(served):
     pipeline, columns, _ = served
     titled = next(row for row, title in enumerate(columns["titles"]) if title and columns["servable"][row])
