@@ -237,7 +237,7 @@ def test_everything_learned_is_in_the_half_that_goes_back(tmp_path):
     assert facts >= {"positions", "accounting", "dedupe", "watermarks", "users", "histories", "items", "joiner"}
     assert facts - {"positions", "accounting", "dedupe", "watermarks", "users", "histories", "items", "joiner"} == {
         "refresh", "report", "release", "drift_alarms", "queries", "searchers", "lexicon", "query_texts",
-        "explore_budget", "explore_tried", "explore_switch", "explore_trials",
+        "explore_budget", "explore_tried", "explore_switch", "explore_trials", "explore_floor", "explore_examination",
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ QUIET = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(tracking URI, run folder) of a finished demo of three days, its versions logged."""
-    settings = small_settings(tmp_path_factory.mktemp("demo"))
+    settings = small_settings(tmp_path_factory.mktemp("demo"), "registry.drain_ms=600000")
     with pytest.MonkeyPatch.context() as patch, Path("/dev/null").open("w") as nowhere:
         patch.delenv(assemble_registry.VARIABLE, raising=False)
         patch.setattr(assemble_registry, "wanted", registry_wanted)
