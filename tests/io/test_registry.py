@@ -79,6 +79,7 @@ def client(run):
 
     uri = assemble_registry.uri_of(run)
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
 
 

@@ -118,7 +118,7 @@ def test_of_runs_that_are_long_over_only_the_last_point_of_each_metric_stays(tmp
             db.execute(f"CREATE TABLE {table} (key, value, timestamp, run_uuid, step, is_nan)")
         for run, (status, newest) in [*runs.items(), ("of another", ("FINISHED", 5))]:
             db.execute("INSERT INTO runs VALUES (?, ?, ?)", (run, 2 if run == "of another" else 1, status))
-            for key in ("a", "b"):
+            for key in ("a", "stream/consumed"):
                 points = [(key, step, newest - 3 + step, run, step, 0) for step in range(4)]
                 db.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?)", points)
                 db.execute("INSERT INTO latest_metrics VALUES (?, ?, ?, ?, ?, ?)", points[-1])
@@ -180,6 +180,7 @@ def test_a_version_with_an_alias_can_still_be_loaded(collected):
     import mlflow
 
     mlflow.set_tracking_uri(assemble_registry.local_uri(settings))
+    mlflow.set_registry_uri(assemble_registry.local_uri(settings))
     assert old not in done.versions
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@mine")
     assert len(model.predict([{"history": [], "as_of": 1_767_700_000_000}])["item_ids"][0]) > 0

@@ -53,6 +53,7 @@ def client(run):
     import mlflow
 
     mlflow.set_tracking_uri(run[0])
+    mlflow.set_registry_uri(run[0])
     return mlflow.MlflowClient(run[0], run[0])
 
 
