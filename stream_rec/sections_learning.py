@@ -206,8 +206,8 @@ class Model(Section):
     residual_rate: float = semantic(0.0025, "Step size of the items' own residuals.", ge=0, le=1)
     bias_rate: float = semantic(0.1, "Step size of the items' biases.", ge=0, le=10)
     new_item_bonus: float = semantic(
-        1.0, "Nats that the tower gives an item never taken when it ranks. More: new items sooner in slates.", ge=0,
-        le=10,
+        1.0, "Nats that the tower gives an item never taken when it ranks for a user with a history. More: new items "
+        "sooner in slates.", ge=0, le=10,
     )  # fmt: skip
     weight_decay: float = semantic(0.0, "Pull of the maps towards their start, a share of each step.", ge=0, le=1)
     clip: float = semantic(1.0, "Largest norm of a step's gradient.", gt=0, le=1_000)

@@ -93,9 +93,9 @@ class Scorer:
         history_rows: newest rows of a history that count.
         full_items: up to this many items a user is scored over all of them.
         pool_items: above that, over this many popular ones, the user's own and their partners.
-        new_item_bonus: nats that the tower gives to an item never taken when it ranks; the softmax that it learns by
-            knows of none. Trained on what is taken, the mean new item is rightly held to be unlikely; which of them
-            fits a user, its text knows.
+        new_item_bonus: nats that the tower gives to an item never taken when it ranks for a user with a history; the
+            softmax that it learns by knows of none. Trained on what is taken, the mean new item is rightly held to be
+            unlikely; which of them fits a user, its text knows.
     """
 
     def __init__(
@@ -162,7 +162,8 @@ class Scorer:
         out = ranker.score(x, weights, tasks)
         if self.tower is not None:
             out += self.tower.logits(which, rows, tasks, universe)
-            out += self.new_item_bonus * (self.statistics.counts.in_visits[universe] == 0)
+            told = (rows.recent >= 0).any(axis=1)
+            out += self.new_item_bonus * np.outer(told, self.statistics.counts.in_visits[universe] == 0)
         return out
 
     def rank(self, rows: Profiles, weights: Floats, catalogue: Catalogue, *, k: int) -> Ranked:

@@ -111,20 +111,20 @@ def test_a_cold_item_is_ranked_from_its_title_the_moment_the_catalogue_names_it(
     assert place[N_ITEMS] < place[N_ITEMS + 1]
 
 
-def test_an_item_never_taken_is_ranked_with_its_bonus_and_no_other_is() -> None:
+def test_an_item_never_taken_has_its_bonus_for_who_has_a_history_and_no_other_item_has_one() -> None:
     one, shop, n = learner(), Shop(), N_ITEMS + 1
     run(one, shop, stream(4))
     one.tell([N_ITEMS], n, [*TITLES, "a new one"].__getitem__, quota=64)
-    pointer, nowhere = np.array([next(iter(shop.last.values()))], np.int64), np.array([MISSING], np.int64)
+    pointer, nowhere = np.array([next(iter(shop.last.values())), MISSING]), np.full(2, MISSING, np.int64)
 
     def scores(bonus: float) -> np.ndarray:
         one.scorer.new_item_bonus = np.float32(bonus)
         ranked = one.rank(pointer, nowhere, shop.histories, now_ms=10**9, catalogue=Catalogue(n), k=n)
-        return ranked.scores[0][np.argsort(ranked.items[0])]
+        return np.take_along_axis(ranked.scores, np.argsort(ranked.items, axis=1), axis=1)
 
     never = one.counts.in_visits[:n] == 0
     assert never[N_ITEMS] and not never.all()
-    np.testing.assert_allclose(scores(1.5) - scores(0.0), 1.5 * never, atol=1e-5)
+    np.testing.assert_allclose(scores(1.5) - scores(0.0), [1.5 * never, 0.0 * never], atol=1e-5)
 
 
 def test_a_version_names_the_tower_too() -> None:
