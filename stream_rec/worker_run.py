@@ -128,6 +128,9 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Live until stopped; returns the summary."""
         while not self._stopped():
+            if self._connected:
+                # The state that was dropped, and sockets that kafka-python leaves behind at each refused connection.
+                garbage.let_go()
             began_s = time.monotonic()
             try:
                 opened = assemble_kafka.open_worker(self._settings)
@@ -154,9 +157,7 @@ class Supervisor:
                 self._failed(session, error, counts=True)
             finally:
                 opened.close()
-                # Before another state is made; sockets of refused connections go with this one.
                 del session, opened
-                garbage.let_go()
         return {}
 
     def _live(self, session: _Session) -> dict[str, Any] | None:
