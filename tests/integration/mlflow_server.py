@@ -35,7 +35,14 @@ class Loopback:
             taken.bind(("127.0.0.1", 0))
             self.port = int(taken.getsockname()[1])
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
+        # `mlflow models serve` looks for uvicorn on the path, where a virtual environment nobody activated is not.
+        path_of_this_python = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        self._environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PATH": path_of_this_python,
+            "PYTHONPATH": str(ROOT),
+        }
         if tracking_uri:
             self._environment["MLFLOW_TRACKING_URI"] = tracking_uri
         self._process: subprocess.Popen[bytes] | None = None
