@@ -47,7 +47,7 @@ def local_uri(settings: config.Settings) -> str:
 
 def where(settings: config.Settings) -> str:
     """The command that shows the versions, or the server to look at."""
-    uri = uri_of(settings)
+    uri = without_password(uri_of(settings))
     return uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}"
 
 

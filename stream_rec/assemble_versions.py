@@ -5,54 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from stream_rec import assemble, assemble_registry, config
 from stream_rec.component import SCALARS
-from stream_rec.errors import CheckpointRefused, SettingsError
+from stream_rec.errors import CheckpointRefused
 from stream_rec.events import Topic
-from stream_rec.fold import Fold, Identity
 from stream_rec.io import checkpoint_files, registry_gc
 from stream_rec.io.checkpoint import FORMATS, FolderCheckpoints
-from stream_rec.io.files import FileSource
 from stream_rec.io.folder import FolderWeights
-from stream_rec.io.folder_ledger import FolderLedger
+from stream_rec.io.registry_client import without_password
+from stream_rec.io.registry_server import store_of
 from stream_rec.io.retention import tick_of
-from stream_rec.past import Past
-from stream_rec.ports import Ports
 from stream_rec.version_facts import Gathered, lineage_of
 
 WHOLE, MISSING, DIFFERS, UNPROVED = "whole", "missing", "differs", "unproved"
 """States of a weights file; the last: no notice says what it should be."""
-
-
-class Given(NamedTuple):
-    """What a rebuild is made from."""
-
-    events: Path
-    items: Path | None
-    whole: bool
-    """Fold from the beginning of the ledger, whatever checkpoints there are."""
-
-
-class Rebuilt(NamedTuple):
-    """A version made again."""
-
-    version: str
-    after_tick: int
-    """Tick of the checkpoint that the fold began from; -1: it began with the ledger."""
-    tick: int
-    """Tick that the fold arrived at."""
-    sha256: str | None
-    """Of the weights; None where another version serves there."""
-    told: str | None
-    """The digest that the version's notice told."""
-    same_build: bool
-    n_differed: int
-    """Ticks that gave other effects than their entries record, under another build."""
 
 
 def described(settings: config.Settings, gathered: Gathered, version: str) -> dict[str, Any]:
@@ -114,60 +84,18 @@ def measured_by(settings: config.Settings, at_ms: int | None) -> dict[str, Any] 
 
 
 def collect(settings: config.Settings, gathered: Gathered, *, dry_run: bool) -> registry_gc.Collected:
-    """Delete the artefacts of versions that need not stay, in the run folder; see `io.registry_gc.collect`."""
+    """Delete the artefacts of versions that need not stay, in MLflow and the run folder; see `io.registry_gc`."""
     genesis = assemble.open_run(settings.run_dir).genesis()
     name = assemble_registry.name_of(settings, replayed=genesis.get("mode") == "replay")
-    return registry_gc.collect(settings.run_dir, name, gathered, keep_last=settings.registry.keep_last, dry_run=dry_run)
+    store = store_of(settings.run_dir, assemble_registry.uri_of(settings), name)
+    keep_last = settings.registry.keep_last
+    return registry_gc.collect(settings.run_dir, store, gathered, keep_last=keep_last, dry_run=dry_run)
 
 
 def server_of(settings: config.Settings) -> str:
-    """The tracking URI where it is not the run folder's own store; empty where it is."""
+    """The tracking URI where it is not the run folder's own store, as it may be shown; empty where it is."""
     uri = assemble_registry.uri_of(settings)
-    return "" if uri == assemble_registry.local_uri(settings) else uri
-
-
-def rebuilt(settings: config.Settings, notice: Mapping[str, Any], given: Given, *, write: bool) -> Rebuilt:
-    """Fold the ledger of a replay again up to the tick at which a version began to serve, and look at its weights.
-
-    Args:
-        settings: name the run folder and the privacy key; what can change a result is taken from the ledger.
-        notice: what was told of the version.
-        given: the run's input.
-        write: put the weights into the run folder when they are the ones that were told.
-
-    Raises:
-        SettingsError: the folder is no replay of a file, or its privacy key was another one.
-        InputGone: records that the ledger names are not in the files.
-        LedgerMismatch: they are others, or a tick gave other effects under the same build.
-    """
-    folder, version, tick = settings.run_dir, str(notice["version"]), int(notice["tick"])
-    genesis = assemble.open_run(folder).genesis()
-    if genesis.get("mode") != "replay" or "input" not in genesis:
-        raise SettingsError(f"{folder} is no replay of a file, so its input cannot be named; rebuild is for those")
-    own = config.with_semantic(settings, genesis["semantic"])
-    now = config.semantic(own)
-    if other := sorted(name for name, value in genesis["semantic"].items() if now.get(name) != value):
-        raise SettingsError(
-            f"this run was made with another {', '.join(other)}; set what it had, in this build's words"
-        )
-    identity = Identity(genesis["settings"], assemble.build_digest(own), "replay", genesis)
-    since, until = genesis["input"]["since"], genesis["input"]["until"]
-    source = FileSource(given.events, given.items, since_ms=since, until_ms=until)
-    weights = FolderWeights(folder / "weights", synchronous=True)
-    ports = Ports(source, FolderLedger(folder), FolderCheckpoints(folder / "checkpoints"), weights)
-    past = Past(ports, lambda: Fold(lambda: assemble.pipeline_of(own), identity), live=False)
-    try:
-        fold, began = past.fold_to(tick, newest=-1 if given.whole else tick)
-        sets = fold.pipeline.learner.versions
-        tensors = sets.tensors("champion") if sets.champion_version == version else {}
-        found = hashlib.sha256(safetensors.numpy.save(tensors)).hexdigest() if tensors else None
-        if write and tensors and found == notice.get("sha256"):
-            weights.put(version, tensors)
-    finally:
-        weights.close()
-        source.close()
-    same_build = genesis["build"] == identity.build_digest
-    return Rebuilt(version, began, fold.positions.number, found, notice.get("sha256"), same_build, len(fold.differed))
+    return "" if uri == assemble_registry.local_uri(settings) else without_password(uri)
 
 
 def _entry(folder: Path, tick: int | None) -> dict[str, Any]:

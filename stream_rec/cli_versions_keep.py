@@ -24,7 +24,7 @@ def gc(
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Delete the artefacts of old versions: in the run folder's MLflow store, its files, and the weights.
+    """Delete the artefacts of old versions: in MLflow, the run folder's or a server, and the weights.
 
     What stays: versions with an alias (champion, rollback, pinned, or one of your own in MLflow), the newest
     `registry.keep_last`, the last of each day, and every one that a checkpoint may return to. Ledger, notices and
@@ -41,8 +41,6 @@ def gc(
     if not settings.run_dir.is_dir():
         raise SettingsError(f"there is no run folder {settings.run_dir}; name one with --out")
     done = assemble_versions.collect(settings, cli_versions_look.told(settings), dry_run=dry_run)
-    if server := assemble_versions.server_of(settings):
-        sys.stderr.write(f"what {server} holds was not looked at; MLflow's own `mlflow gc` frees it there\n")
     if as_json:
         sys.stdout.write(json.dumps({**done._asdict(), "dry_run": dry_run}) + "\n")
         return
@@ -53,13 +51,26 @@ def gc(
         f"{len(done.versions):,} versions {would}deleted, {done.n_kept:,} kept{names and f': {names}{more}'}\n"
         f"{done.bytes_before:,} bytes before, {done.bytes_after:,} after{' at most' if dry_run else ''}\n"
     )
+    if server := assemble_versions.server_of(settings):
+        sys.stdout.write(
+            f"of {server} that counts each version as large as its newest; rows marked as deleted go with `mlflow gc`, "
+            "run where the server is\n"
+        )
 
 
 def rebuild(
     version: cli_versions_look.Which,
-    events: Annotated[Path, typer.Option("--events", metavar="FILE", help="The events that the run was made from.")],
-    items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Its catalogue, if it had one.")] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", metavar="FILE", help="The file the run was replayed from; without it, topics."),
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", metavar="FILE", help="That replay's catalogue, if it had one.")
+    ] = None,
     *,
+    init_from: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run that the worker began from, where it was given one.")
+    ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="From the first tick, whatever checkpoints there are.")
     ] = False,
@@ -69,21 +80,33 @@ def rebuild(
     config_file: cli_options.ConfigFile = None,
     sets: cli_options.Sets = None,
 ) -> None:
-    """Make a version of a replayed file again, and prove that its weights have the digest that was told.
+    """Make a version again, and prove that its weights have the digest that was told.
 
     Folds the ledger from the newest checkpoint up to the version's tick, or from its beginning; every tick is compared
-    with its entry, nothing is published. Settings are those of the ledger; the privacy key must be the run's.
+    with its entry, nothing is published, and a worker that runs is not disturbed. Settings are those of the ledger;
+    the privacy key must be the run's.
 
-    Example: stream-rec versions rebuild 3 --events events.jsonl --items items.jsonl --out runs/history
+    Example: stream-rec versions rebuild champion
+
+    stream-rec versions rebuild 3 --events events.jsonl --items items.jsonl --out runs/history
     """
     settings = cli_options.settings_from(config_file, sets, {"run.dir": ("--out", out)})
-    from stream_rec import assemble_versions
+    if events is None and items is not None:
+        raise SettingsError("--items is a file beside --events; without them events and items are read from topics")
+    from stream_rec import assemble_rebuild
+    from stream_rec.progress import Progress
 
     gathered = cli_versions_look.told(settings)
     notice = gathered.told[cli_versions_look.one_of(settings, gathered, version)]
-    given = assemble_versions.Given(events, items, whole)
+    given = assemble_rebuild.Given(events, items, init_from, whole)
     try:
-        done = assemble_versions.rebuilt(settings, notice, given, write=write)
+        with Progress("rebuild", unit="ticks") as progress:
+
+            def folded(done: int, of: int) -> None:
+                progress.read(done, of)
+                progress.count(1)
+
+            done = assemble_rebuild.rebuilt(settings, notice, given, write=write, folded=folded)
     except (InputGone, LedgerMismatch) as error:
         raise type(error)(f"{notice['version']} cannot be rebuilt: {error}") from error
     proven = done.sha256 is not None and done.sha256 == done.told
@@ -96,8 +119,8 @@ def rebuild(
             f"{done.version}: {n:,} ticks folded from {began}\nsha256 {done.sha256}, the one that was told\n"
         )
     if not proven:
-        why = "" if done.same_build else f"; this is another build, and {done.n_differed:,} ticks gave other effects"
+        differed = f"; under this build {done.n_differed:,} ticks gave other effects" if done.n_differed else ""
         raise JobFailed(
             f"{done.version} is not proven: from {began} to tick {done.tick} its weights have digest {done.sha256}, "
-            f"and {done.told} was told{why}; keep the run folder"
+            f"and {done.told} was told{differed}; keep the run folder"
         )

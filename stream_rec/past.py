@@ -125,12 +125,15 @@ class Past:
             raise InputGone(f"the state of tick {number} is wanted for a rollback, and the ledger does not reach it")
         return fold.pipeline.snapshot()
 
-    def fold_to(self, number: int, *, newest: int) -> tuple[Fold, int]:
+    def fold_to(
+        self, number: int, *, newest: int, folded: Callable[[int, int], None] = lambda *_: None
+    ) -> tuple[Fold, int]:
         """Fold the ledger up to a tick, muted, from the newest checkpoint before it.
 
         Args:
             number: the tick.
             newest: tick of the newest checkpoint that may be taken; -1: none, the fold begins with the ledger.
+            folded: hears after each tick how many are folded, and of how many.
 
         Returns:
             The fold, at that tick or at the end of the ledger, and the tick that it began after, -1 without a
@@ -148,6 +151,7 @@ class Past:
             if fold.positions.number >= number:
                 break
             fold.redo(offset, raw, self._ports.source)
+            folded(fold.positions.number - began, number - began)
         return fold, began
 
 

@@ -54,6 +54,7 @@ class Progress:
 
     Args:
         what: the job.
+        unit: what is counted.
         timed: whether the bytes read tell the time left; they do not where a part of the input is passed over.
         console: where to write; standard error when None.
         now_s: the clock.
@@ -63,11 +64,12 @@ class Progress:
         self,
         what: str,
         *,
+        unit: str = "records",
         timed: bool = True,
         console: Console | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._what, self._timed, self._now_s = what, timed, now_s
+        self._what, self._unit, self._timed, self._now_s = what, unit, timed, now_s
         self._console = console or Console(file=sys.stderr)
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=18), TaskProgressColumn(),
@@ -104,7 +106,7 @@ class Progress:
         self.count(sum(r.n_records for r in tick.ranges))
 
     def count(self, n: int) -> None:
-        """Take note of `n` more records."""
+        """Take note of `n` more of them."""
         self._done += n
         if self._bar and self._task is not None:
             total = None if self._share is None else 1.0
@@ -114,7 +116,7 @@ class Progress:
 
     def _words(self) -> str:
         now_s = self._now_s()
-        words = f"{self._done:,} records, {self._done / max(now_s - self._began_s, 1e-9):,.0f}/s"
+        words = f"{self._done:,} {self._unit}, {self._done / max(now_s - self._began_s, 1e-9):,.0f}/s"
         left_s = self._left.at(self._share, now_s) if self._timed and self._share is not None else None
         return f"{words}, {clock_text(left_s)} left" if left_s else words
 

@@ -17,6 +17,7 @@ from stream_rec.errors import JobFailed, StreamRecError
 from stream_rec.io.registry import Place, Registry, Shown
 from stream_rec.io.registry_child import Start, serve
 from stream_rec.io.registry_gc import collect, measured
+from stream_rec.io.registry_server import store_of
 from stream_rec.version_facts import gather
 
 
@@ -57,11 +58,12 @@ def registry_of(start: Start) -> Registry:
 
 
 def _tidy(folder: Path, start: Start, notices: Iterable[Mapping[str, Any]]) -> Collection[str]:
-    """Collect what need not stay, once the folder has grown beyond its bound; a server looks after itself."""
-    if not start.max_bytes or start.artifacts is None or measured(folder) <= start.max_bytes:
-        return ()
-    with suppress(JobFailed):
-        return collect(folder, start.name, gather(notices), keep_last=start.keep_last).versions
+    """Collect what need not stay, once it has grown beyond its bound."""
+    if start.max_bytes:
+        store = store_of(folder, start.uri, start.name)
+        with suppress(JobFailed):
+            if measured(folder, store) > start.max_bytes:
+                return collect(folder, store, gather(notices), keep_last=start.keep_last).versions
     return ()
 
 

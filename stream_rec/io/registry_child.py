@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol
 import msgspec
 
 import stream_rec
+from stream_rec.io.registry_client import told_of
 from stream_rec.io.registry_outbox import News, Point
 
 NICE = 10
@@ -194,15 +195,18 @@ def serve(make: Callable[[Start], Logged], lines: IO[bytes], answers: IO[bytes])
     """
     os.nice(NICE)
     sink: Logged | None = None
+    uri = ""
     for line in lines:
         error = ""
         try:
             if sink is None:
-                sink = make(msgspec.json.decode(line, type=Start))
+                start = msgspec.json.decode(line, type=Start)
+                uri = start.uri
+                sink = make(start)
             else:
                 _do(sink, msgspec.json.decode(line, type=Call))
         except Exception as failed:
-            error = f"{type(failed).__name__}: {failed}"
+            error = f"{type(failed).__name__}: {told_of(failed, uri)}"
         answers.write(msgspec.json.encode(error) + b"\n")
         answers.flush()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_rec.errors import JobFailed
-from stream_rec.io.registry_client import connect, without_password
+from stream_rec.io.registry_client import connect, told_of, without_password
 from stream_rec.io.registry_words import VERSION
 
 
@@ -37,10 +37,9 @@ def log_estimates(
         client = connect(uri)
         return [version for version, values in estimates.items() if not _log(client, name, version, values, draw)]
     except MlflowException as error:
-        place = without_password(uri)
-        words = str(error).splitlines()[0][:200] if place == uri else type(error).__name__
         raise JobFailed(
-            f"MLflow at {place} takes no estimates ({words}); mend it, then run the command again"
+            f"MLflow at {without_password(uri)} takes no estimates ({told_of(error, uri)}); mend it, then run the "
+            "command again"
         ) from None
 
 

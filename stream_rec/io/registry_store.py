@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +94,15 @@ class LocalStore:
             if VERSION in (told := tags.get(number, {}))
         }  # fmt: skip
 
-    def folders_of(self, version: str, logged: Logged) -> tuple[Path, Path]:
+    def bytes(self) -> int:
+        """Of the database and all artefacts, on the disk."""
+        return sum(map(bytes_of, (*self._folder.glob(f"{DATABASE}*"), self.artifacts)))
+
+    def bytes_of(self, gone: Mapping[str, Logged]) -> int:
+        """Of the artefacts of some versions."""
+        return sum(bytes_of(path) for item in gone.items() for path in self._folders_of(*item))
+
+    def _folders_of(self, version: str, logged: Logged) -> tuple[Path, Path]:
         """Where the artefacts of a version are: its model, its tables and pictures in the run."""
         return (
             self.artifacts / "models" / logged.model_id,
@@ -122,38 +130,35 @@ class LocalStore:
                 self._set_floor(db, max(newest, floor or 0))
             left = {model_id for (model_id,) in db.execute("SELECT model_id FROM logged_models")}
         for version, logged in gone.items():
-            for folder in self.folders_of(version, logged):
+            for folder in self._folders_of(version, logged):
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in folders:
             if folder.name not in left:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def settle(self, before_ms: int, *, deleted: bool) -> None:
+        """Thin what is old and give free pages of the database back to the disk.
+
+        Args:
+            before_ms: event time; of runs that ended earlier each metric's last point stays alone.
+            deleted: whether versions went.
+
+        Raises:
+            JobFailed: as `delete`.
+        """
+        if self.database.is_file() and (self.thin(before_ms) or deleted):
+            with _opened(self.database) as db:
+                db.isolation_level = None
+                db.execute("VACUUM")
+
     def thin(self, before_ms: int) -> int:
         """Of each metric keep the last point, in runs that are over and whose newest point lies before a time.
 
-        Args:
-            before_ms: event time.
-
         Returns:
             How many points went.
-
-        Raises:
-            JobFailed: as `delete`.
         """
-        if not self.database.is_file():
-            return 0
         with _opened(self.database) as db, db:
             return db.execute(_THIN, (self._name, before_ms)).rowcount
-
-    def shrink(self) -> None:
-        """Give the free pages of the database back to the disk.
-
-        Raises:
-            JobFailed: as `delete`.
-        """
-        with _opened(self.database) as db:
-            db.isolation_level = None
-            db.execute("VACUUM")
 
     def _delete_rows(self, db: sqlite3.Connection, gone: Collection[Logged]) -> None:
         db.execute("CREATE TEMP TABLE gone (model_id TEXT PRIMARY KEY, version INTEGER)")
@@ -181,6 +186,15 @@ class LocalStore:
     def _folder_names(self) -> Iterator[Path]:
         models = self.artifacts / "models"
         return models.glob("m-*") if models.is_dir() else iter(())
+
+
+def bytes_of(path: Path) -> int:
+    """Of a file, or of all files under a folder; 0 where nothing is."""
+    with suppress(OSError):
+        if path.is_file():
+            return path.stat().st_size
+        return sum(map(bytes_of, path.iterdir())) if path.is_dir() else 0
+    return 0
 
 
 @contextmanager

@@ -13,7 +13,10 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 120.0
@@ -95,3 +98,15 @@ class MlflowServer(Loopback):
         super().__init__(
             folder, ["server", "--workers", "1", *stores, "--artifacts-destination", str(folder / "artifacts")]
         )
+
+    def client(self) -> MlflowClient:
+        """A client of it, which is the process's now: a model's own URI is looked up there."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    def artifact_bytes(self) -> int:
+        """Of the artefacts on its disk."""
+        return sum(path.stat().st_size for path in (self.folder / "artifacts").rglob("*") if path.is_file())

@@ -12,7 +12,7 @@ from stream_rec.io.registry_child import serve
 
 class Echo:
     def __init__(self, start):
-        self._path = Path(start.run_dir) / "told"
+        self._path, self._uri = Path(start.run_dir) / "told", start.uri
 
     def _say(self, *what):
         with self._path.open("a") as file:
@@ -23,7 +23,7 @@ class Echo:
 
     def points(self, points):
         if points[0].key == "refuse":
-            raise ValueError("no such metric")
+            raise ValueError(f"no such metric at {self._uri}/api")
         if points[0].key == "die":
             os._exit(9)
         self._say("points", len(points))

@@ -10,11 +10,12 @@ import pytest
 from stream_rec.io.registry_child import ChildSink, Refused, Start
 from stream_rec.io.registry_outbox import News, Point
 
+URI = "https://ml:hush@flow.shop"
 ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path) -> Start:
-    return Start(str(folder), "uri", "name", None, "worker", "file", True, False, {}, {}, {})
+    return Start(str(folder), URI, "name", None, "worker", "file", True, False, {}, {}, {})
 
 
 @pytest.fixture
@@ -52,6 +53,13 @@ def test_a_refusal_is_heard_and_the_next_call_is_done(sink, tmp_path):
         sink.points([Point("refuse", 1.0, 1, 1)])
     sink.points([Point("a", 1.0, 1, 1)])
     assert told(tmp_path)[-1] == ["points", 1]
+
+
+def test_a_refusal_says_nothing_that_logs_in(sink):
+    sink.begin(frozenset(), 3)
+    with pytest.raises(Refused, match=r"https://flow\.shop/api$") as caught:
+        sink.points([Point("refuse", 1.0, 1, 1)])
+    assert "hush" not in str(caught.value)
 
 
 def test_a_dead_process_is_followed_by_another_which_looks_back(sink, tmp_path):
