@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -274,8 +276,12 @@ def newest_checkpoint(folder: Path) -> Loaded:
     return store.load(names[0])
 
 
-def hold_run(settings: config.Settings) -> Callable[[], None]:
+def hold_run(settings: config.Settings, cache_of: Path | None = None) -> Callable[[], None]:
     """Become the one worker of this name on this machine, and the one writer of the run folder; returns the release.
+
+    Args:
+        settings: name worker and folder.
+        cache_of: a run whose encoder states are taken over where the folder has none yet.
 
     Raises:
         Fenced: a worker of this name runs here.
@@ -287,6 +293,9 @@ def hold_run(settings: config.Settings) -> Callable[[], None]:
     except BaseException:
         name.release()
         raise
+    if cache_of is not None and not (settings.run_dir / assemble.CACHE).exists():
+        with suppress(OSError):
+            shutil.copytree(cache_of / assemble.CACHE, settings.run_dir / assemble.CACHE)
 
     def release() -> None:
         folder.release()

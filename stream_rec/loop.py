@@ -34,11 +34,13 @@ class Live:
     """What a long-running worker does beyond a bounded replay.
 
     It reads the catalogue to its end before the first event, claims the ledger when it takes over, calls an events
-    partition idle after `idle_ms` of silence, and thins training while more than `lagging_records` wait.
+    partition idle after `idle_ms` of silence, and thins training while more than `lagging_records` wait, and in a tick
+    after one that took `lagging_ms` (0: never), since what came meanwhile has waited for it.
     """
 
     idle_ms: int = 60_000
     lagging_records: int = 50_000
+    lagging_ms: int = 0
 
 
 class Loop:
@@ -318,12 +320,18 @@ class Loop:
             cut_at_ms=own_time if cut_at_ms is None else cut_at_ms,
             idle=self._idle(cut_at_ms),
             in_future=wild,
-            lagging=self._live is not None and source.lag() > self._live.lagging_records,
+            lagging=self._lagging(),
             drain=drain,
             weights_durable=tuple(self._durable),
             appeared=appeared,
             restore=self._past.answer(self.fold),
         )
+
+    def _lagging(self) -> bool:
+        live = self._live
+        if live is None:
+            return False
+        return self._ports.source.lag() > live.lagging_records or 0 < live.lagging_ms <= 1000 * self.took_s
 
     def stored(self) -> Sequence[str]:
         """Versions that became durable. A disk that is full must not stop a live worker: it tries again later.

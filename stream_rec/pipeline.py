@@ -173,7 +173,7 @@ class Pipeline:
         searched, pairs = self._search.take(taken, lagging=tick.lagging)
         quota = self.quotas.embed_texts if self._report.begun else UNHURRIED
         retold = items.take_retold()
-        learner.tell(retold, items.n, items.text, quota=quota)
+        learner.tell(retold, items.n, items.text, quota=quota, n_records=len(records))
         side = self._search.side
         side.tell(retold, [items.titles[row] for row in retold])
         catalogue = self._catalogue_before(servable_before, taken)

@@ -67,7 +67,7 @@ class SearchStage:
         searched = facts.searches.read(lines, facts.users, taken.evicted_items)
         self.side.forget_items(np.array(taken.evicted_items, np.int32))
         own = np.flatnonzero(lines.stand_in[searched.line] <= OWN_SLATE)
-        own = own[: self._rules.pairs_per_tick // (4 if lagging else 1)]
+        own = own[: -(-min(len(own), self._rules.pairs_per_tick) // (4 if lagging else 1))]
         at = searched.line[own]
         users = Users(lines.before[at], lines.visit[at], lines.at_ms[at], searched.pair[own])
         facts.accounting.note("search_pairs", len(own))

@@ -160,6 +160,10 @@ class Tick(Section):
     lagging_records: int = operational(
         50_000, "Waiting records above which a live worker thins training until it has caught up.", ge=1, le=10**9
     )
+    lagging_ms: int = operational(
+        300, "A live tick that took so long in ms is followed by one that trains on and refreshes a quarter. 0: never.",
+        ge=0, le=MINUTE_MS,
+    )  # fmt: skip
 
 
 class Watermark(Section):

@@ -21,7 +21,10 @@ class Learn(Section):
     )
     min_rating: float = semantic(4.0, "Rating from which a review is positive.", ge=0, le=100)
     sample_one_in: int = semantic(
-        4, "One visit in so many is scored for the metrics. 1: all, exact and slower.", ge=1, le=10_000
+        4,
+        "One visit in so many is scored for the metrics, with its next items. 1: all, exact and slower.",
+        ge=1,
+        le=10_000,
     )
     light_cut_examples: int = semantic(
         10_000, "Examples between two challengers. Fewer: fresher and noisier versions.", ge=100, le=100_000_000

@@ -166,7 +166,8 @@ class SlateStage:
                 self._histories, now_ms=tick.cut_at_ms, catalogue=catalogue, k=self.rules.n_slots
             )
             out += self._encode(frame, [MISSING], ranked, ["everybody"])
-        parts = self._rows(touched, tick.cut_at_ms, in_turn=bool(tick.ranges))
+        per_s = self.rules.refresh_per_s // (4 if tick.lagging else 1) if tick.ranges else 0
+        parts = self._rows(touched, tick.cut_at_ms, per_s=per_s)
         return out + self._personal(frame, [part for part in parts if len(part[1])], catalogue)
 
     def _personal(
@@ -229,12 +230,15 @@ class SlateStage:
         shown = self._joiner.in_force(MISSING, MISSING, now_ms + 1)
         return shown is not None and not servable[shown[shown != MISSING]].all()
 
-    def _rows(self, touched: Array, now_ms: int, *, in_turn: bool) -> Iterable[tuple[str, Array]]:
-        """Users by cause. A tick without records is a sign of life or pays what is owed: it has no round-robin."""
+    def _rows(self, touched: Array, now_ms: int, *, per_s: int) -> Iterable[tuple[str, Array]]:
+        """Users by cause; `per_s` of them a second in turn.
+
+        A tick without records is a sign of life or pays what is owed: it has no round-robin.
+        """
         quota = self.rules.refresh_users
         lost = _new(self.refresh.take(quota), touched)
         lost = lost[self._users.born[lost] != 0]
-        n = self.refresh.turn(now_ms, per_s=self.rules.refresh_per_s, at_most=quota - len(lost)) if in_turn else 0
+        n = self.refresh.turn(now_ms, per_s=per_s, at_most=quota - len(lost)) if per_s else 0
         known = self._users.next_known(n)
         turn = _new(known, np.concatenate([touched, lost]))
         return ("touched", touched), ("item_lost", lost), ("refresh", turn)

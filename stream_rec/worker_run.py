@@ -63,7 +63,7 @@ def run_worker(settings: config.Settings, start: Start, *, clock: Clock | None =
     """
     config.privacy_key(settings)
     refuse_foreign(settings.run_dir)
-    release = assemble_kafka.hold_run(settings)
+    release = assemble_kafka.hold_run(settings, start.init_from)
     told = Health()
     server = assemble_kafka.health_server(told, settings.health.host, settings.health.port)
     try:
@@ -285,7 +285,7 @@ class _Session:
             opened.ports,
             identity,
             max_records=settings.tick.max_records,
-            live=Live(settings.watermark.idle_ms, settings.tick.lagging_records),
+            live=Live(settings.watermark.idle_ms, settings.tick.lagging_records, settings.tick.lagging_ms),
             beginning=beginning,
         )
         self.loop.on_commit = self._committed

@@ -100,6 +100,15 @@ def test_more_waiting_records_than_allowed_thin_the_training(tmp_path):
     assert lagging[0] and not lagging[-1]
 
 
+def test_a_tick_after_a_slow_one_thins_the_training(tmp_path):
+    world = World(tmp_path, lagging_ms=400)
+    for took_s in (0.399, 0.4):
+        world.loop.took_s = took_s
+        world.say(4)
+        world.worker.turn()
+    assert [tick.get("lagging", False) for tick in world.ticks()[-2:]] == [False, True]
+
+
 def test_a_checkpoint_is_due_by_the_clock(tmp_path):
     world = World(tmp_path)
     world.say(4)

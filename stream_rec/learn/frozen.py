@@ -315,7 +315,7 @@ class _NoTexts:
     def __init__(self, dim: int) -> None:
         self.dim = dim
 
-    def embed(self, texts: Sequence[str], adapter: Mapping[str, Array] | None = None) -> Array:
+    def embed(self, texts: Sequence[str], adapter: Mapping[str, Array] | None = None, *, few: bool = False) -> Array:
         raise NotImplementedError("a version that stands still embeds no new text")
 
 
@@ -340,7 +340,7 @@ def _embedder(weights: Mapping[str, Array], encoder: Callable[[], Encoder] | Non
     def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         if encoder is None:
             raise ValueError("this version reads queries with a text encoder, and none was given")
-        return encoder().embed(texts, adapter or None)
+        return encoder().embed(texts, adapter or None, few=True)
 
     return embed
 

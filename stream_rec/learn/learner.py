@@ -26,7 +26,7 @@ from stream_rec.learn.impressions import HeadPlan, Impressions
 from stream_rec.learn.oversight import LOSS, REWARD, Oversight
 from stream_rec.learn.pending import PendingVisits
 from stream_rec.learn.prequential import MODELS, NEXT_VISIT, TOWER_MODELS, K, Prequential, Reach
-from stream_rec.learn.probe import Probe
+from stream_rec.learn.probe import Probe, Scored
 from stream_rec.learn.promotion import Rules
 from stream_rec.learn.scoring import Catalogue, Ranked, Scorer
 from stream_rec.learn.skipped import Skipped
@@ -158,10 +158,12 @@ class Learner:
             **(self.tower.components() if self.tower else {}),
         }
 
-    def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
+    def tell(
+        self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int, **more: int
+    ) -> None:
         """Take what the catalogue says anew of item rows; see `TwoTower.tell`."""
         if self.tower is not None:
-            self.tower.tell(rows, n_items, text_of, quota=quota)
+            self.tower.tell(rows, n_items, text_of, quota=quota, **more)
 
     def step(self, batch: TickBatch, histories: HistoryReader, catalogue: Catalogue) -> Rows:
         """A whole tick: test, mature, absorb, train. Returns the users whose visits closed, int32."""
@@ -180,17 +182,15 @@ class Learner:
         takes = first_takes(p, histories, catalogue.born)
         share = 4 if batch.lagging else 1
         seed, exponent, n = s.seed, s.examination_exponent, batch.number
-        visits = training.wanted_visits(
-            p, takes, limit=s.max_visit_examples // share, seed=seed, exponent=exponent, tick=n
-        )
-        following = training.wanted_next(
-            p, takes, limit=s.max_next_examples // share, seed=seed, exponent=exponent, tick=n
-        )
+        of_visits, of_next = (training.Quota(most, share) for most in (s.max_visit_examples, s.max_next_examples))
+        visits = training.wanted_visits(p, takes, quota=of_visits, seed=seed, exponent=exponent, tick=n)
+        following = training.wanted_next(p, takes, quota=of_next, seed=seed, exponent=exponent, tick=n)
         groups = self._groups(catalogue.n_items)
         self._open(batch.visits, histories, catalogue)
         self._target(batch, takes, groups)
         batches = self._probe.read(visits, histories, catalogue)
-        batches += self._probe.read(following, histories, catalogue, scored=(p, groups))
+        scored = Scored(p, groups, in_sample(p.user_key ^ p.visit, s.sample_one_in, s.seed))
+        batches += self._probe.read(following, histories, catalogue, scored)
         again = self._probe.again(batch.replayed, batches, histories, catalogue)
         self.impressions.test(batch.shown, 1 / share)
         self._tick = _Tick(takes, batches, again)

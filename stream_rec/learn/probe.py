@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from stream_rec.learn import training
 from stream_rec.learn.adapter_trial import AdapterTrial
 from stream_rec.learn.batch import HistoryReader, Positives
 from stream_rec.learn.candidates import CandidateRecall
-from stream_rec.learn.prequential import GAIN, GROUPS, MODELS, NEXT_ITEM, K, Prequential, rank_in
+from stream_rec.learn.prequential import GAIN, GROUPS, NEXT_ITEM, K, Prequential, rank_in
 from stream_rec.learn.scoring import ON_TRIAL, Baselines, Catalogue, Scorer, View, all_lists
 from stream_rec.learn.versions import Versions
 from stream_rec.model import ranker
@@ -25,8 +26,20 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
+BLOCK = 64
+"""Examples scored at once for the metrics."""
 SCANNED_ONE_IN, SCANNED_USERS = 16, 8
 """Of the ticks of a large catalogue one in so many scans it whole, for so many users."""
+
+
+class Scored(NamedTuple):
+    """What next-item metrics are measured on."""
+
+    positives: Positives
+    groups: Ints
+    """Target group of each item."""
+    sampled: Mask
+    """Of the positives."""
 
 
 class Probe:
@@ -57,7 +70,7 @@ class Probe:
 
     def read(
         self, wanted: training.Wanted, histories: HistoryReader, catalogue: Catalogue,
-        scored: tuple[Positives, Ints] | None = None,
+        scored: Scored | None = None,
     ) -> list[Examples]:  # fmt: skip
         """Features of examples, a micro-batch each.
 
@@ -65,7 +78,7 @@ class Probe:
             wanted: the examples.
             histories: where their pointers lead.
             catalogue: what targets are compared with.
-            scored: the positives and each item's target group, to measure next-item metrics too.
+            scored: what next-item metrics are measured on; None: nothing is.
         """
         out: list[Examples] = []
         size, statistics = self._micro_batch, self._scorer.statistics
@@ -76,27 +89,44 @@ class Probe:
         )
         universe = self._scorer.universe(catalogue, everyone)
         shared = statistics.shared(universe)
-        view = View.of(universe, catalogue)
-        common = Baselines.of(statistics, universe, view.allowed)
         if len(universe) < catalogue.n_items > self._scorer.full_items and wanted.draw % SCANNED_ONE_IN == 0:
             self._scan(everyone.pick(np.arange(min(len(wanted), SCANNED_USERS))), wanted.task, catalogue, universe)
         rivals = self._scorer.rivals(catalogue, universe, wanted.item, wanted.draw)
         sampled = None if rivals.log_share is None else statistics.shared(rivals.universe)
-        for low in range(0, len(wanted), size):
+        for low in range(0, 0 if catalogue.nothing_known else len(wanted), size):
             high = min(low + size, len(wanted))
             rows = everyone.pick(np.arange(low, high))
-            x = self._scorer.inputs(rows, shared, universe, catalogue)
-            if not catalogue.nothing_known:
-                own = x if sampled is None else self._scorer.inputs(rows, sampled, rivals.universe, catalogue)
-                out.append(training.examples(wanted, own, rivals, low=low, high=high, rows=rows))
-            if scored is not None:
-                lists = all_lists(x, rows, self._scores(x, rows, wanted.task, universe), common=common, view=view)
-                self._score_next(scored, wanted.row[low:high], lists, rows.known)
-                if self._versions.tower is not None and self._versions.tower.on_trial:
-                    weights = self._versions.learner.value
-                    logits = self._scorer.logits(ON_TRIAL, x, rows, weights, task=wanted.task, universe=universe)
-                    self._try_adapter(scored[0], wanted.row[low:high], logits, lists, view)
+            x = self._scorer.inputs(rows, shared if sampled is None else sampled, rivals.universe, catalogue)
+            out.append(training.examples(wanted, x, rivals, low=low, high=high, rows=rows))
+        if scored is not None:
+            self._measure(scored, wanted, everyone, (universe, shared), catalogue)
         return out
+
+    def _measure(
+        self, scored: Scored, wanted: training.Wanted, everyone: Profiles, over: tuple[Rows, Floats],
+        catalogue: Catalogue,
+    ) -> None:  # fmt: skip
+        """Lists of every model for the sampled next items; an adapter on trial is tried on all that no slate caused."""
+        (universe, shared), p, task = over, scored.positives, wanted.task
+        view = View.of(universe, catalogue)
+        common = Baselines.of(self._scorer.statistics, universe, view.allowed)
+        for some in _blocks(scored.sampled[wanted.row]):
+            rows, row = everyone.pick(some), wanted.row[some]
+            x = self._scorer.inputs(rows, shared, universe, catalogue)
+            lists = all_lists(x, rows, self._scores(x, rows, task, universe), common=common, view=view)
+            self._score_next(scored, row, lists, rows.known)
+        if self._versions.tower is None or not self._versions.tower.on_trial:
+            return
+        for some in _blocks(p.source[wanted.row] == 0):
+            rows, row = everyone.pick(some), wanted.row[some]
+            x = self._scorer.inputs(rows, shared, universe, catalogue)
+            both = [
+                self._scorer.logits(which, x, rows, self._versions.learner.value, task=task, universe=universe)
+                for which in (ON_TRIAL, "learner")
+            ]
+            lists = np.stack([top(logits, K, view.universe, view.allowed)[0] for logits in both], axis=1)
+            hit = (rank_in(lists, p.item[row]) >= 0).astype(np.float64)
+            self._trial.add(p.user_key[row], hit[:, 0], hit[:, 1])
 
     def again(
         self, replayed: Sequence[training.Wanted], fresh: Sequence[Examples], histories: HistoryReader,
@@ -117,14 +147,6 @@ class Probe:
         logits = self._scorer.logits("champion", x, rows, weights, task=task, universe=every)
         self.recall.add(top(logits, K, every, View.of(every, catalogue).allowed)[0], universe)
 
-    def _try_adapter(self, p: Positives, row: Ints, logits: Floats, lists: Rows, view: View) -> None:
-        """Compare the adapter on trial, whose logits these are, with the served encoder on what no slate caused."""
-        tried = top(logits, K, view.universe, view.allowed)[0]
-        both = np.stack([tried, lists[:, MODELS.index("learner")]], axis=1)
-        hit = (rank_in(both, p.item[row]) >= 0).astype(np.float64)
-        organic = p.source[row] == 0
-        self._trial.add(p.user_key[row][organic], hit[organic, 0], hit[organic, 1])
-
     def _scores(self, x: Inputs, rows: Profiles, task: int, universe: Rows) -> dict[str, Floats]:
         v, logits = self._versions, self._scorer.logits
         out = {
@@ -136,8 +158,8 @@ class Probe:
             out["frozen_text"] = self._scorer.tower.frozen(rows, universe)
         return out
 
-    def _score_next(self, scored: tuple[Positives, Ints], row: Ints, lists: Rows, known: Mask) -> None:
-        p, groups = scored
+    def _score_next(self, scored: Scored, row: Ints, lists: Rows, known: Mask) -> None:
+        p, groups = scored.positives, scored.groups
         rank = rank_in(lists, p.item[row])
         gain = np.where(rank >= 0, GAIN[rank], 0.0)
         member = np.zeros((len(row), GROUPS), np.int64)
@@ -147,3 +169,9 @@ class Probe:
         user_slice = np.where(p.stand_in[row] > 0, 2, np.where(known, 0, 1))
         hits = (rank >= 0)[:, :, None] * spread
         self._prequential.add(NEXT_ITEM, user_slice, member, hits, dcg=gain[:, :, None] * spread)
+
+
+def _blocks(chosen: Mask) -> Iterator[Ints]:
+    """Places of the chosen, BLOCK at a time."""
+    rows = np.flatnonzero(chosen)
+    return (rows[low : low + BLOCK] for low in range(0, len(rows), BLOCK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +53,28 @@ class Wanted:
         return len(self.pointer)
 
 
+class Quota(NamedTuple):
+    """How many examples a tick may have: one in `one_in`, were there never more than `most`."""
+
+    most: int
+    one_in: int = 1
+
+    def of(self, n: int) -> int:
+        """Of `n` examples so many stay.
+
+        >>> Quota(8).of(10), Quota(8, 4).of(10), Quota(8, 4).of(3)
+        (8, 2, 1)
+        """
+        return -(-min(n, self.most) // self.one_in)
+
+
 def wanted_visits(
-    positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float, tick: int = 0
+    positives: Positives, takes: Takes, *, quota: Quota, seed: int, exponent: float, tick: int = 0
 ) -> Wanted:
     """One example a visit that took something in this tick; orders without a user or session teach no ranker."""
     use = np.flatnonzero(takes.fresh & (positives.stand_in < ORDER_STAND_IN) & (positives.visit >= 0))
     visits, first, example = np.unique(positives.visit[use], return_index=True, return_inverse=True)
-    kept = lowest_hash(visits, limit, seed + SEED_VISIT)
+    kept = lowest_hash(visits, quota.of(len(visits)), seed + SEED_VISIT)
     place = np.full(len(visits), -1, np.int64)
     place[kept] = np.arange(len(kept))
     target = np.flatnonzero(place[example] >= 0)
@@ -77,10 +92,12 @@ def wanted_visits(
     )
 
 
-def wanted_next(positives: Positives, takes: Takes, *, limit: int, seed: int, exponent: float, tick: int = 0) -> Wanted:
+def wanted_next(
+    positives: Positives, takes: Takes, *, quota: Quota, seed: int, exponent: float, tick: int = 0
+) -> Wanted:
     """One example a first take that had something of its visit before it."""
     use = np.flatnonzero(takes.fresh & takes.inside & (positives.stand_in < ORDER_STAND_IN))
-    use = use[lowest_hash(positives.event[use], limit, seed + SEED_NEXT)]
+    use = use[lowest_hash(positives.event[use], quota.of(len(use)), seed + SEED_NEXT)]
     return Wanted(
         ranker.CONTINUE,
         positives.before[use],

@@ -34,6 +34,8 @@ IDLE, LEARN, EMBED, TRIAL, READY, CUT = "idle", "learn", "embed", "trial", "read
 """READY: it has won and waits for a challenger to be cut; CUT: it serves when that challenger does."""
 
 
+LEAST_TEXTS = 24
+"""Texts embedded in the smallest tick: about one batch of each length."""
 LATEST = 0.2
 """Weight of the latest micro-batch in the gain."""
 
@@ -114,10 +116,12 @@ class AdapterRound:
             "adapter_served": self.served,
         }
 
-    def embed(self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None) -> Floats:
+    def embed(
+        self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None, *, few: bool = False
+    ) -> Floats:
         """Vectors under the served adapter: what the served table is made of."""
         del adapter
-        return self.encoder.embed(texts, self._named(self.served.value) if len(self.served.value) else None)
+        return self.encoder.embed(texts, self._named(self.served.value) if len(self.served.value) else None, few=few)
 
     @property
     def dim(self) -> int:
@@ -199,13 +203,21 @@ class AdapterRound:
         if p.gain > p.best_gain:
             p.best_gain, p.n_since_best, p.best = p.gain, 0, self.trainer.value.copy()
 
-    def advance(self, told: Rows, n_items: int, text_of: Callable[[int], str]) -> None:
-        """Embed a quota of texts under the new adapter; `told` are rows whose text changed in this tick."""
+    def advance(self, told: Rows, n_items: int, text_of: Callable[[int], str], *, n_records: int) -> None:
+        """Embed a quota of texts under the new adapter, fewer in a tick of few records, so that small ticks stay short.
+
+        Args:
+            told: rows whose text changed in this tick.
+            n_items: rows there are.
+            text_of: the text of a row.
+            n_records: of the tick.
+        """
         if self.phase not in (EMBED, TRIAL, READY, CUT):
             return
         self.candidate.tell(told.tolist(), n_items)
         adapter = self.trainer.adapter()
-        self.candidate.embed(self.plan.texts_per_tick, text_of, _Under(self.encoder, adapter))
+        quota = min(self.plan.texts_per_tick, max(LEAST_TEXTS, n_records // 2))
+        self.candidate.embed(quota, text_of, _Under(self.encoder, adapter))
         if self.phase == EMBED and not len(self.candidate.waiting):
             self.progress.phase = TRIAL
 
@@ -250,7 +262,9 @@ class _Under:
         self._encoder, self._adapter = encoder, adapter
         self.dim = encoder.dim
 
-    def embed(self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None) -> Floats:
+    def embed(
+        self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None, *, few: bool = False
+    ) -> Floats:
         """Vectors under it."""
         del adapter
-        return self._encoder.embed(texts, self._adapter)
+        return self._encoder.embed(texts, self._adapter, few=few)

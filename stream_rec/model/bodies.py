@@ -15,7 +15,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from stream_rec.model import packed
-from stream_rec.model.packed import PROJECTIONS, Low, PackedLayer, Places, grids_of, places_of, spans
+from stream_rec.model.packed import CHUNK, FEW, PROJECTIONS, Low, PackedLayer, Places, grids_of, places_of, spans
 
 Floats = npt.NDArray[np.float32]
 States = npt.NDArray[Any]
@@ -58,12 +58,12 @@ class Body(Protocol):
     has_trunk: bool
     """Whether `trunk` does work that is worth keeping."""
 
-    def trunk(self, ids: Sequence[Sequence[int]]) -> list[States]:
+    def trunk(self, ids: Sequence[Sequence[int]], *, few: bool = False) -> list[States]:
         """What the frozen part makes of each text, [tokens, ...]; no text depends on another."""
         ...
 
-    def fixed(self, states: Sequence[States], adapter: Tensors | None) -> Floats:
-        """Vectors [n, H], not normalised, in batches of fixed shape; no text depends on another."""
+    def fixed(self, states: Sequence[States], adapter: Tensors | None, *, few: bool = False) -> Floats:
+        """Vectors [n, H], not normalised, in batches of fixed shape, small for `few`; no text depends on another."""
         ...
 
     def free(self, states: Sequence[States], adapter: Tensors, dropout: Dropout | None) -> torch.Tensor:
@@ -112,11 +112,11 @@ class PackedBody:
         }
 
     @torch.no_grad()
-    def trunk(self, ids: Sequence[Sequence[int]]) -> list[States]:
+    def trunk(self, ids: Sequence[Sequence[int]], *, few: bool = False) -> list[States]:
         """States below the adapter, float16 [tokens, H] of each text: computed in fixed batches, always rounded."""
         lengths = np.array([len(row) for row in ids], np.int64)
         out: list[States] = [np.zeros((0, 0), np.float16)] * len(ids)
-        for span in spans(lengths):
+        for span in spans(lengths, FEW if few else CHUNK):
             own = lengths[span.chosen]
             places = places_of(own, span.n_texts, span.width, self._device)
             token = packed.gather([np.array(ids[i], np.int64) for i in span.chosen.tolist()], span.n_tokens)
@@ -129,7 +129,7 @@ class PackedBody:
         return out
 
     @torch.no_grad()
-    def fixed(self, states: Sequence[States], adapter: Tensors | None) -> Floats:
+    def fixed(self, states: Sequence[States], adapter: Tensors | None, *, few: bool = False) -> Floats:
         """See `Body.fixed`; the adapter is merged into the weights first."""
         layers = self._layers[self._n_lower :]
         merged = [
@@ -138,7 +138,7 @@ class PackedBody:
         ]
         lengths = np.array([len(rows) for rows in states], np.int64)
         out = np.zeros((len(states), self._layers[0].joined.shape[1]), np.float32)
-        for span in spans(lengths):
+        for span in spans(lengths, FEW if few else CHUNK):
             places = places_of(lengths[span.chosen], span.n_texts, span.width, self._device)
             x = self._load([states[i] for i in span.chosen.tolist()], span.n_tokens)
             for layer, weight in zip(layers, merged, strict=True):

@@ -92,12 +92,15 @@ class Encoder:
         """Whether the top layers run without padding."""
         return self._body.has_trunk
 
-    def embed(self, texts: Sequence[str], adapter: Mapping[str, npt.NDArray[Any]] | None = None) -> Floats:
+    def embed(
+        self, texts: Sequence[str], adapter: Mapping[str, npt.NDArray[Any]] | None = None, *, few: bool = False
+    ) -> Floats:
         """Unit vectors float32 [n, dim]; a text's vector does not depend on the other texts of the call.
 
         Args:
             texts: equal ones are computed once.
             adapter: of `shapes`; None: the frozen base.
+            few: in small batches, sooner done for a handful; their last bits are others.
         """
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         distinct = list(place)
@@ -105,7 +108,7 @@ class Encoder:
         out = np.zeros((len(distinct), self.dim), np.float32)
         for low in range(0, len(distinct), SLAB):
             some = distinct[low : low + SLAB]
-            out[low : low + len(some)] = self._body.fixed(self._states(some), tensors)
+            out[low : low + len(some)] = self._body.fixed(self._states(some, few=few), tensors, few=few)
         norm = np.sqrt(np.einsum("nd,nd->n", out, out, dtype=np.float64, optimize=False))
         out /= np.maximum(norm, 1e-12).astype(np.float32)[:, None]
         vectors: Floats = out[[place[text] for text in texts]]
@@ -174,16 +177,16 @@ class Encoder:
         ids = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
         return [list(row) or [self._pad] for row in ids]
 
-    def _states(self, texts: list[str]) -> list[States]:
-        kept = get_all(self.cache, texts)
+    def _states(self, texts: list[str], *, few: bool = False) -> list[States]:
+        kept = get_all(self.cache, [_kept_as(text, few=few) for text in texts])
         missing = [text for text, states in zip(texts, kept, strict=True) if states is None]
-        made = self._made(missing)
+        made = self._made(missing, few=few)
         return [next(made) if states is None else states for states in kept]
 
-    def _made(self, texts: list[str]) -> Iterator[States]:
-        for text, states in zip(texts, self._body.trunk(self.tokens(texts)), strict=True):
+    def _made(self, texts: list[str], *, few: bool) -> Iterator[States]:
+        for text, states in zip(texts, self._body.trunk(self.tokens(texts), few=few), strict=True):
             if self.cache is not None:
-                self.cache.put(text, states)
+                self.cache.put(_kept_as(text, few=few), states)
             yield states
 
     def _body_of(self, model: Any) -> Body:
@@ -207,6 +210,11 @@ class Encoder:
                 torch.backends.cpu.get_cpu_capability(),
             )
         )
+
+
+def _kept_as(text: str, *, few: bool) -> str:
+    """A text's name in the cache: states of small batches stand apart from those of large ones."""
+    return f"few\0{text}" if few else text
 
 
 def _load(folder: str, seed: int) -> Any:

@@ -24,8 +24,13 @@ class Embedder(Protocol):
         """Width of a vector."""
         ...
 
-    def embed(self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None) -> Floats:
-        """Unit vectors float32 [n, dim]; a text's vector does not depend on the other texts of the call."""
+    def embed(
+        self, texts: Sequence[str], adapter: dict[str, npt.NDArray[Any]] | None = None, *, few: bool = False
+    ) -> Floats:
+        """Unit vectors float32 [n, dim]; a text's vector does not depend on the other texts of the call.
+
+        With `few` a handful is sooner done; a text is always asked for in the same way.
+        """
         ...
 
 

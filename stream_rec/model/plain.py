@@ -18,7 +18,7 @@ from stream_rec.errors import SettingsError
 from stream_rec.model.bodies import Dropout, Floats, Plan, Shapes, States, Tensors
 from stream_rec.model.packed import LENGTH_STEP
 
-ROWS = 16
+ROWS, FEW_ROWS = 16, 2
 """Texts of a fixed batch."""
 USUAL = (
     "query",
@@ -65,20 +65,22 @@ class PlainBody:
         self.shapes: Shapes = {short: tuple(own[name].shape) for short, name in self._inner.items()}
         self._drops = [_Drop(module) for module in _dropouts(self._peft)]
 
-    def trunk(self, ids: Sequence[Sequence[int]]) -> list[States]:
+    def trunk(self, ids: Sequence[Sequence[int]], *, few: bool = False) -> list[States]:
         """The token ids themselves, int64 [tokens]."""
+        del few
         return [np.array(row, np.int64) for row in ids]
 
     @torch.no_grad()
-    def fixed(self, states: Sequence[States], adapter: Tensors | None) -> Floats:
+    def fixed(self, states: Sequence[States], adapter: Tensors | None, *, few: bool = False) -> Floats:
         """See `bodies.Body.fixed`."""
+        size = FEW_ROWS if few else ROWS
         width = np.array([-(-len(row) // LENGTH_STEP) * LENGTH_STEP for row in states], np.int64)
         out: list[npt.NDArray[Any] | None] = [None] * len(states)
         for wide in np.unique(width).tolist():
             rows = np.flatnonzero(width == wide)
-            for low in range(0, len(rows), ROWS):
-                some = rows[low : low + ROWS].tolist()
-                made = self._run([states[i] for i in some], (ROWS, wide), adapter).cpu().numpy()
+            for low in range(0, len(rows), size):
+                some = rows[low : low + size].tolist()
+                made = self._run([states[i] for i in some], (size, wide), adapter).cpu().numpy()
                 for i, vector in zip(some, made, strict=False):
                     out[i] = vector
         return np.array(out, np.float32)

@@ -121,13 +121,13 @@ class Vectors:
     """Item vectors of one parameter set, made when they are needed and kept until the set changes.
 
     Args:
-        weights: the parameter set.
+        weights: the parameter set; None: the text embeddings themselves.
         ids: whether id residuals count.
     """
 
-    def __init__(self, weights: TowerWeights, *, ids: bool = True) -> None:
+    def __init__(self, weights: TowerWeights | None, *, ids: bool = True) -> None:
         self._weights, self._ids = weights, ids
-        self._table: Floats = np.zeros((0, weights.dim), np.float32)
+        self._table: Floats = np.zeros((0, 0), np.float32)
         self._stale: Mask = np.zeros(0, np.bool_)
 
     def drop(self, rows: Rows | None = None) -> None:
@@ -140,13 +140,15 @@ class Vectors:
     def table(self, texts: npt.NDArray[np.float16]) -> Floats:
         """All vectors, float32 [rows, D]; not to be changed."""
         if len(self._table) != len(texts):
-            self._table = np.zeros((len(texts), self._weights.dim), np.float32)
+            self._table = np.zeros(texts.shape, np.float32)
             self._stale = np.ones(len(texts) // BLOCK, np.bool_)
         for block in np.flatnonzero(self._stale).tolist():
             rows = slice(block * BLOCK, (block + 1) * BLOCK)
-            self._table[rows] = texts[rows].astype(np.float32) @ self._weights.maps[ITEM]
-            if self._ids:
-                self._table[rows] += self._weights.residual[rows]
+            self._table[rows] = texts[rows]
+            if self._weights is not None:
+                self._table[rows] = self._table[rows] @ self._weights.maps[ITEM]
+                if self._ids:
+                    self._table[rows] += self._weights.residual[rows]
         self._stale[:] = False
         return self._table
 

@@ -29,6 +29,9 @@ Doubles = npt.NDArray[np.float64]
 
 ON_TRIAL = "on trial"
 """The learner with the text embeddings of the adapter that is being tried."""
+MANY = 1 << 30
+TEXTS = "texts"
+"""The text embeddings themselves, widened."""
 
 
 class TowerPlan(NamedTuple):
@@ -64,7 +67,7 @@ class TwoTower:
         self.learner, self.challenger, self.champion = (TowerWeights(embedder.dim, seed) for _ in range(3))
         self.moments, self.carry = Moments(self.learner, self.plan.rates), Carry()
         self._vectors = {name: Vectors(getattr(self, name), ids=ids) for name in ("learner", "champion")}
-        self._vectors[ON_TRIAL] = Vectors(self.learner, ids=ids)
+        self._vectors |= {ON_TRIAL: Vectors(self.learner, ids=ids), TEXTS: Vectors(None)}
         self._text_of: Callable[[int], str] = str
         self.previous = Previous(embedder.dim)
 
@@ -82,8 +85,10 @@ class TwoTower:
             **(self.rounds.components() if self.rounds is not None else {}),
         }
 
-    def tell(self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int) -> None:
-        """Take new texts and embed up to `quota` of those that wait."""
+    def tell(
+        self, rows: Sequence[int], n_items: int, text_of: Callable[[int], str], *, quota: int, n_records: int = MANY
+    ) -> None:
+        """Take new texts and embed up to `quota` of those that wait; an adapter's round goes on by `n_records`."""
         self.texts.tell(rows if self.plan.text else (), n_items)
         for weights in (self.learner, self.champion):
             weights.reserve(len(self.texts.table))
@@ -91,7 +96,7 @@ class TwoTower:
         changed = self.texts.embed(quota, text_of, self._embedder)
         self.previous.tell(changed, n_items)
         if self.rounds is not None:
-            self.rounds.advance(changed, n_items, text_of)
+            self.rounds.advance(changed, n_items, text_of, n_records=n_records)
             self._vectors[ON_TRIAL].drop()
         if len(changed):
             self.neighbours.renew(changed, self.texts.table)
@@ -130,8 +135,8 @@ class TwoTower:
         return self.texts.dim
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors float32 [n, D] of any texts, under the adapter that serves."""
-        return self._embedder.embed(texts)
+        """Unit vectors float32 [n, D] of a few texts, such as a tick's queries, under the adapter that serves."""
+        return self._embedder.embed(texts, few=True)
 
     def adapter_name(self) -> str:
         """Stands for the adapter that serves; empty for the base."""
@@ -139,15 +144,16 @@ class TwoTower:
         return f"{zlib.crc32(value.tobytes()):08x}" if len(value) else ""
 
     def vectors(self, which: str) -> Floats:
-        """Item vectors of the `champion` or the `learner`, float32 [rows, D]; not to be changed."""
+        """Item vectors of the `champion`, the `learner` or the TEXTS alone, float32 [rows, D]; not to be changed."""
         return self._vectors[which].table(self.texts.table)
 
     def frozen(self, rows: Profiles, universe: Rows) -> Floats:
         """Scores of the encoder alone: cosine with a recency-weighted mean of what was taken, [B, U]."""
-        table, item = self.texts.table, rows.recent
+        table, item, n = self.vectors(TEXTS), rows.recent, len(universe)
         weight = np.where(item >= 0, 0.9 ** np.arange(item.shape[1]), 0).astype(np.float32)
-        user = np.einsum("bl,bld->bd", weight, table[np.maximum(item, 0)].astype(np.float32))
-        out: Floats = user @ table[universe].astype(np.float32).T
+        user = np.einsum("bl,bld->bd", weight, table[np.maximum(item, 0)])
+        whole = n and int(universe[-1]) == n - 1
+        out: Floats = user @ (table[:n] if whole else table[universe]).T
         return out
 
     @property
@@ -191,7 +197,7 @@ class TwoTower:
         if self.carry.takes(parts, self.plan.min_examples):
             return
         parts = self.carry.give(parts)
-        texts = self.texts.table.astype(np.float32)
+        texts = self.vectors(TEXTS)
         again = [part for part in _merged(*replayed) if len(part.user)] if parts else []
         for _ in range(self.plan.steps if parts else 0):
             gradients, n = tower_learning.gradients(self.learner, texts, [*parts, *again], ids=self.plan.ids)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from stream_rec.learn.examples import first_takes, followed, lowest_hash, weight_of
-from stream_rec.learn.training import wanted_next, wanted_visits
+from stream_rec.learn.training import Quota, wanted_next, wanted_visits
 from tests.learn.shop import Shop, Take
 
 LIMITS = {"seed": 0, "exponent": 1.0}
@@ -17,7 +17,7 @@ def test_a_visit_is_one_example_with_all_its_items_as_targets() -> None:
     shop = Shop()
     batch = shop.tick([Take(1, 3, 0, 1), Take(2, 5, 0, 2), Take(1, 4, 0, 1), Take(1, 3, 0, 1)])
     takes = first_takes(batch.positives, shop.histories, None)
-    wanted = wanted_visits(batch.positives, takes, limit=10, **LIMITS)  # type: ignore[arg-type]
+    wanted = wanted_visits(batch.positives, takes, quota=Quota(10), **LIMITS)  # type: ignore[arg-type]
     assert wanted.visit.tolist() == [1, 2]
     assert list(zip(wanted.example.tolist(), wanted.item.tolist(), strict=True)) == [(0, 3), (1, 5), (0, 4)]
 
@@ -26,8 +26,8 @@ def test_orders_without_a_user_teach_no_ranker() -> None:
     shop = Shop()
     batch = shop.tick([Take(1, 3, 0, 1, stand_in=2), Take(1, 4, 0, 1, stand_in=2)])
     takes = first_takes(batch.positives, shop.histories, None)
-    assert len(wanted_visits(batch.positives, takes, limit=10, **LIMITS)) == 0  # type: ignore[arg-type]
-    assert len(wanted_next(batch.positives, takes, limit=10, **LIMITS)) == 0  # type: ignore[arg-type]
+    assert len(wanted_visits(batch.positives, takes, quota=Quota(10), **LIMITS)) == 0  # type: ignore[arg-type]
+    assert len(wanted_next(batch.positives, takes, quota=Quota(10), **LIMITS)) == 0  # type: ignore[arg-type]
     assert takes.pair_a.tolist() == [4]
 
 
@@ -35,7 +35,7 @@ def test_the_next_item_needs_something_in_the_visit_before_it() -> None:
     shop = Shop()
     batch = shop.tick([Take(1, 3, 0, 1), Take(1, 4, 0, 1), Take(1, 4, 0, 1)])
     takes = first_takes(batch.positives, shop.histories, None)
-    assert wanted_next(batch.positives, takes, limit=10, **LIMITS).item.tolist() == [4]  # type: ignore[arg-type]
+    assert wanted_next(batch.positives, takes, quota=Quota(10), **LIMITS).item.tolist() == [4]  # type: ignore[arg-type]
 
 
 def test_what_a_slate_caused_weighs_one_over_its_examination_clipped_at_ten() -> None:

@@ -16,7 +16,7 @@ class HashEmbedder:
 
     dim = WIDTH
 
-    def embed(self, texts: Sequence[str], adapter: dict[str, Any] | None = None) -> np.ndarray:
+    def embed(self, texts: Sequence[str], adapter: dict[str, Any] | None = None, *, few: bool = False) -> np.ndarray:
         out = np.zeros((len(texts), WIDTH), np.float32)
         for row, text in enumerate(texts):
             for word in text.split():
