@@ -127,11 +127,13 @@ class EventLines:
         not_products = self._not_products
         for place, thing in enumerate(things):
             item_id = thing.item_id
-            # Looking at the id itself costs less than looking it up: a cache of all ids is cold memory.
+            # Looking at the id itself (as `_is_plain`) costs less than looking it up: a cache of all is cold memory.
             if (
                 item_id is None
-                or not (item_id.isalnum() or item_id.replace("-", "").isalnum())
-                or len(item_id) > MAX_ID
+                or not item_id.isprintable()
+                or " " in item_id
+                or "." in item_id
+                or not 0 < len(item_id) <= MAX_ID
             ):
                 item_id = self._item_id(item_id, words)
             if not_products and item_id in not_products:
@@ -237,8 +239,11 @@ def _clean(raw: str | None) -> str:
 
 
 def _is_plain(raw: str) -> bool:
-    """Whether `quality.clean_id` would return an id as it is, for most ids that are seen."""
-    return (raw.isalnum() or raw.replace("-", "").isalnum()) and len(raw) <= MAX_ID
+    """Whether `quality.clean_id` would return an id as it is, for most ids that are seen.
+
+    Every blank but the space is unprintable, and a number with decimals has a dot.
+    """
+    return raw.isprintable() and " " not in raw and "." not in raw and 0 < len(raw) <= MAX_ID
 
 
 def _single(event: Event) -> EventItem:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain as concatenate
+from typing import Any
+
+import numpy as np
 
 from stream_rec.component import Component
 from stream_rec.events import INPUT_RANK, Record
@@ -53,12 +56,13 @@ class Positions(Component):
 
         Any prefix of the result takes a prefix of each partition, because the first key never falls inside one.
         """
-        filled = {p: rs for p, rs in buffers.items() if rs}
-        if len(filled) == 1:
-            return list(*filled.values())
-        keyed = list(concatenate.from_iterable(self._keyed(p, rs) for p, rs in filled.items()))
-        keyed.sort(key=_sort_key)
-        return [k[4] for k in keyed]
+        filled = sorted((p for p, records in buffers.items() if records), key=_rank)
+        records = list(concatenate.from_iterable(buffers[p] for p in filled))
+        if len(filled) < 2:
+            return records
+        # One behind the other they have the right order at equal times, and a stable sort keeps it.
+        times = np.concatenate([self._running_ms(p, buffers[p]) for p in filled])
+        return [records[i] for i in np.argsort(times, kind="stable").tolist()]
 
     def advance(self, tick: Tick, records: Iterable[Record]) -> None:
         """Step over a tick's records, beside the partitions that came into being with it."""
@@ -72,19 +76,16 @@ class Positions(Component):
                 self.high_by_name[name] = record.timestamp_ms
         self.finished = tick.drain
 
-    def _keyed(self, partition: TopicPartition, records: Sequence[Record]) -> list[tuple[int, int, int, int, Record]]:
-        topic, number = partition
-        high, rank = self.high_by_name.get(_name(partition), 0), INPUT_RANK[topic]
-        keyed = []
-        for record in records:
-            high = max(high, record.timestamp_ms)
-            keyed.append((high, rank, number, record.offset, record))
-        return keyed
+    def _running_ms(self, partition: TopicPartition, records: Sequence[Record]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The running maximum of record time in a partition, from what was folded of it on, int64 [n]."""
+        folded = self.high_by_name.get(_name(partition), 0)
+        times = np.array([record.timestamp_ms for record in records], np.int64)
+        return np.maximum.accumulate(np.maximum(times, folded))
 
 
 def _name(partition: TopicPartition) -> str:
     return f"{partition[0]}/{partition[1]}"
 
 
-def _sort_key(keyed: tuple[int, int, int, int, Record]) -> tuple[int, int, int, int]:
-    return keyed[:4]
+def _rank(partition: TopicPartition) -> tuple[int, int]:
+    return INPUT_RANK[partition[0]], partition[1]
