@@ -135,13 +135,15 @@ def latencies_ms(ground: Ground, span: Span, ticks: list[Ticked], slates: Slates
     return found, n_lost
 
 
-def promotions(ground: Ground, span: Span) -> int:
-    """Versions that began to serve in the span."""
+def told_of_versions(ground: Ground, span: Span) -> str:
+    """What was told of versions in the span, by kind: promotions, challengers held, guards that were passed."""
     events = Counter[str]()
     for record in stored(ground, ("versions", 0)):
         if record.value and span.began_ns <= record.timestamp * 1_000_000 < span.ended_ns:
-            events[msgspec.json.decode(record.value).get("event", "")] += 1
-    return events["promote"]
+            notice = msgspec.json.decode(record.value)
+            reasons = (notice.get("verdict") or {}).get("reasons", ())
+            events[" ".join((notice.get("event", ""), *reasons[:1]))] += 1
+    return ", ".join(f"{n} {event}" for event, n in events.items()) or "none"
 
 
 def report(ground: Ground, options: argparse.Namespace, span: Span, slates: Slates) -> None:
@@ -156,9 +158,11 @@ def report(ground: Ground, options: argparse.Namespace, span: Span, slates: Slat
     p50, p99, p999 = (float(q) for q in np.quantile(found, (0.5, 0.99, 0.999)))
     say(
         f"{options.rate:.0f} events/s for {(span.ended_ns - span.began_ns) / 6e10:.1f} min, {n:,} events, {n_lost} "
-        f"without a slate, {len(inside):,} ticks, {len(span.checkpoints)} checkpoints, {promotions(ground, span)} "
-        f"promotions; seed {SEED}, {options.items:,} items, {load_average()}"
+        f"without a slate, {len(inside):,} ticks, {len(span.checkpoints)} checkpoints; "
+        f"seed {SEED}, {options.items:,} items, {load_average()}"
     )
+    say(f"versions: {told_of_versions(ground, span)}")
+    say(f"ticks that trained on a quarter: {sum(t.lagging for t in inside) / max(len(inside), 1):.0%}")
     say(f"event to slate: p50 {p50:.0f} ms  p99 {p99:.0f} ms  p99.9 {p999:.0f} ms  max {max(found):.0f} ms")
     say(
         f"a tick from cut to publishing: p50 {np.quantile(work, 0.5):.0f} ms  p99 {np.quantile(work, 0.99):.0f} ms  "

@@ -215,6 +215,8 @@ class Ticked(NamedTuple):
     """When its transaction was filled, by the producer's clock."""
     ranges: list[tuple[str, int, int, int]]
     """Topic, partition, first, next."""
+    lagging: bool
+    """Whether it trained on a quarter."""
 
 
 def ledger(ground: Ground) -> list[Ticked]:
@@ -224,7 +226,16 @@ def ledger(ground: Ground) -> list[Ticked]:
         entry = msgspec.json.decode(record.value, type=dict[str, Any])
         tick = entry.get("tick", {})
         ranges = [(r[0], r[1], r[2], r[3]) for r in tick.get("ranges", ())]
-        out.append(Ticked(entry["n"], entry["kind"], tick.get("cut_at_ms", 0), record.timestamp, ranges))
+        out.append(
+            Ticked(
+                entry["n"],
+                entry["kind"],
+                tick.get("cut_at_ms", 0),
+                record.timestamp,
+                ranges,
+                tick.get("lagging", False),
+            )
+        )
     return out
 
 

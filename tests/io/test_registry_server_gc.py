@@ -18,7 +18,7 @@ from tests.shop_files import small_settings, write_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 NAME = "stream-rec-replay"
-SETS = ("learn.light_cut_examples=100", "registry.keep_last=2")
+SETS = ("learn.light_cut_examples=100", "registry.keep_last=2", "registry.drain_ms=600000")
 ASKED = [{"history": [], "as_of": 1_767_700_000_000}]
 BUSY = ShopPlan(days=2, n_users=120, n_items=150, visits_per_day=600)
 
