@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,8 +88,8 @@ def rebuilt(
         Unreachable: no broker lets us in.
     """
     version, tick = str(notice["version"]), int(notice["tick"])
-    with closing(FolderWeights(settings.run_dir / "weights", synchronous=True)) as weights:
-        with (_topics if given.events is None else _files)(settings, given, weights) as ledger:
+    with closing(FolderWeights(settings.run_dir / "weights", synchronous=True)) as weights, _apart(settings) as apart:
+        with (_topics if given.events is None else _files)(settings, apart, given, weights) as ledger:
             past = Past(ledger.ports, ledger.make_fold, live=ledger.live)
             fold, began = past.fold_to(tick, newest=-1 if given.whole else tick, folded=folded)
         sets = fold.pipeline.learner.versions
@@ -99,13 +101,24 @@ def rebuilt(
 
 
 @contextmanager
-def _files(settings: config.Settings, given: Given, weights: FolderWeights) -> Iterator[_Ledger]:
+def _apart(settings: config.Settings) -> Iterator[config.Settings]:
+    """Settings whose encoder keeps its states in a copy: under other sizes it would cut off a worker's own file."""
+    with tempfile.TemporaryDirectory(prefix="stream-rec-") as folder:
+        with suppress(OSError):
+            shutil.copytree(settings.run_dir / assemble.CACHE, Path(folder) / assemble.CACHE)
+        yield settings.model_copy(update={"run": settings.run.model_copy(update={"dir": Path(folder)})})
+
+
+@contextmanager
+def _files(
+    settings: config.Settings, apart: config.Settings, given: Given, weights: FolderWeights
+) -> Iterator[_Ledger]:
     """The ledger of a replayed file, in the run folder."""
     folder = settings.run_dir
     genesis = assemble.open_run(folder).genesis()
     if genesis.get("mode") != "replay" or "input" not in genesis:
         raise SettingsError(f"{folder} is no replay of a file; leave out --events where the input is in topics")
-    own = config.with_semantic(settings, genesis["semantic"])
+    own = config.with_semantic(apart, genesis["semantic"])
     now = config.semantic(own)
     if other := sorted(name for name, value in genesis["semantic"].items() if now.get(name) != value):
         raise SettingsError(
@@ -120,7 +133,9 @@ def _files(settings: config.Settings, given: Given, weights: FolderWeights) -> I
 
 
 @contextmanager
-def _topics(settings: config.Settings, given: Given, weights: FolderWeights) -> Iterator[_Ledger]:
+def _topics(
+    settings: config.Settings, apart: config.Settings, given: Given, weights: FolderWeights
+) -> Iterator[_Ledger]:
     """The ledger of a worker, or of a replay of topics; whoever writes it is not disturbed."""
     if assemble.is_run(settings.run_dir):
         raise SettingsError(
@@ -137,11 +152,11 @@ def _topics(settings: config.Settings, given: Given, weights: FolderWeights) -> 
     init = given.init_from
     beginning = Beginning(
         init=None if init is None else lambda: assemble_kafka.newest_checkpoint(init),
-        make_under=lambda kept: assemble_kafka.pipeline_under(settings, kept),
+        make_under=lambda kept: assemble_kafka.pipeline_under(apart, kept),
     )
     with (
         closing(KafkaSource(access, topics)) as source,
         closing(KafkaPublisher(access, assemble_kafka.output_names(settings), "reads only")) as publisher,
     ):
         ports = Ports(source, publisher, assemble_kafka.checkpoints_of(settings), weights)
-        yield _Ledger(ports, lambda: Fold(lambda: assemble.pipeline_of(settings), identity, beginning), live=True)
+        yield _Ledger(ports, lambda: Fold(lambda: assemble.pipeline_of(apart), identity, beginning), live=True)

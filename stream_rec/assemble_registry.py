@@ -12,11 +12,11 @@ from stream_rec.errors import SettingsError
 from stream_rec.events import Topic
 from stream_rec.io import registry_estimates
 from stream_rec.io.registry_child import ChildSink, Start
-from stream_rec.io.registry_client import without_password
 from stream_rec.io.registry_outbox import NAME, News, Outbox, Point
 from stream_rec.io.registry_words import estimates_of
 from stream_rec.learn.frozen import Columns
 from stream_rec.loop import Loop
+from stream_rec.redact import without_password
 from stream_rec.registry_feed import Feed
 
 STORE, ARTIFACTS = assemble.REGISTRY, assemble.REGISTERED[0]
@@ -136,7 +136,7 @@ def _start(settings: config.Settings, source: str, *, replayed: bool, daily: boo
         uri=uri,
         name=name_of(settings, replayed=replayed),
         artifacts=str(folder / ARTIFACTS) if uri.startswith("sqlite:///") else None,
-        worker=f"{settings.pipeline.name}/{settings.worker.instance}/{folder}",
+        worker=worker_of(settings),
         source=source,
         follows=not replayed,
         daily=daily,
@@ -147,6 +147,11 @@ def _start(settings: config.Settings, source: str, *, replayed: bool, daily: boo
         max_bytes=settings.registry.max_bytes,
         title=f"{settings.pipeline.name} on {settings.worker.instance}",
     )
+
+
+def worker_of(settings: config.Settings) -> str:
+    """Tells the runs of this worker, replay or demo from all others."""
+    return f"{settings.pipeline.name}/{settings.worker.instance}/{settings.run_dir.absolute()}"
 
 
 def of_worker(settings: config.Settings) -> Logging:

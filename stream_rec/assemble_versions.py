@@ -16,9 +16,9 @@ from stream_rec.events import Topic
 from stream_rec.io import checkpoint_files, registry_gc
 from stream_rec.io.checkpoint import FORMATS, FolderCheckpoints
 from stream_rec.io.folder import FolderWeights
-from stream_rec.io.registry_client import without_password
 from stream_rec.io.registry_server import store_of
 from stream_rec.io.retention import tick_of
+from stream_rec.redact import without_password
 from stream_rec.version_facts import Gathered, lineage_of
 
 WHOLE, MISSING, DIFFERS, UNPROVED = "whole", "missing", "differs", "unproved"
@@ -87,7 +87,8 @@ def collect(settings: config.Settings, gathered: Gathered, *, dry_run: bool) -> 
     """Delete the artefacts of versions that need not stay, in MLflow and the run folder; see `io.registry_gc`."""
     genesis = assemble.open_run(settings.run_dir).genesis()
     name = assemble_registry.name_of(settings, replayed=genesis.get("mode") == "replay")
-    store = store_of(settings.run_dir, assemble_registry.uri_of(settings), name)
+    worker = assemble_registry.worker_of(settings)
+    store = store_of(settings.run_dir, assemble_registry.uri_of(settings), name, worker)
     keep_last = settings.registry.keep_last
     return registry_gc.collect(settings.run_dir, store, gathered, keep_last=keep_last, dry_run=dry_run)
 

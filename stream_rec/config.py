@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stream_rec import sections, sections_learning
 from stream_rec.errors import SettingsError
+from stream_rec.redact import without_password
 
 DEFAULT_FILE = Path("stream-rec.toml")
 PREFIX = "STREAM_REC_"
@@ -259,7 +260,7 @@ def _explain(error: ValidationError, values: Mapping[str, object], origin: Mappi
         given = (
             MASK
             if name.startswith("privacy.") or name in SECRETS
-            else repr(str(values.get(name, problem.get("input"))))[:80]
+            else repr(without_password(str(values.get(name, problem.get("input")))))[:80]
         )
         fix = problem["msg"].replace("Input should be", "it should be").removeprefix("Value error, ")
         meaning = KNOBS[name].field.description if name in KNOBS else ""
@@ -278,7 +279,7 @@ def shown(value: object) -> str:
         case tuple():
             return ",".join(str(v) for v in value)
         case _:
-            return str(value)
+            return without_password(str(value))
 
 
 def value_of(settings: Settings, name: str) -> Any:

@@ -137,8 +137,8 @@ class Fold:
         """
         if self._init is None:
             raise JobFailed(
-                "this ledger began from the state of a replayed run and no checkpoint of it is left; start the worker "
-                "with --init-from and that run's folder"
+                "this ledger began from the state of a replayed run and no checkpoint of it is left; give --init-from "
+                "and that run's folder"
             )
         manifest, components = self._init()
         if not self.take_over(str(manifest["tick"]), manifest, components):

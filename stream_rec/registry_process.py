@@ -17,7 +17,8 @@ from stream_rec.errors import JobFailed, StreamRecError
 from stream_rec.io.registry import Place, Registry, Shown
 from stream_rec.io.registry_child import Start, serve
 from stream_rec.io.registry_gc import collect, measured
-from stream_rec.io.registry_server import store_of
+from stream_rec.io.registry_server import is_local, store_of
+from stream_rec.io.registry_words import FLOOR, floor_of
 from stream_rec.version_facts import gather
 
 
@@ -40,6 +41,7 @@ def registry_of(start: Start) -> Registry:
         source=start.source,
         follows=start.follows,
         daily=start.daily,
+        floor=FLOOR if is_local(folder, start.uri) else floor_of(start.worker),
         tidy=lambda notices: _tidy(folder, start, notices),
     )
     shown = Shown(
@@ -60,10 +62,10 @@ def registry_of(start: Start) -> Registry:
 def _tidy(folder: Path, start: Start, notices: Iterable[Mapping[str, Any]]) -> Collection[str]:
     """Collect what need not stay, once it has grown beyond its bound."""
     if start.max_bytes:
-        store = store_of(folder, start.uri, start.name)
+        store, gathered = store_of(folder, start.uri, start.name, start.worker), gather(notices)
         with suppress(JobFailed):
-            if measured(folder, store) > start.max_bytes:
-                return collect(folder, store, gather(notices), keep_last=start.keep_last).versions
+            if measured(folder, store, store.own(store.versions(), gathered.told)) > start.max_bytes:
+                return collect(folder, store, gathered, keep_last=start.keep_last).versions
     return ()
 
 

@@ -364,7 +364,7 @@ class Registry(Section):
         20, "Newest versions whose artefacts stay, beside those with an alias and one a day.", ge=2, le=1_000_000
     )
     max_bytes: int = operational(
-        4 * 1024**3, "Bytes of local store, artefacts and weights above which the others go by themselves. 0: never.",
+        4 * 1024**3, "Bytes of a run's versions and weights above which those that need not stay go. 0: never.",
         ge=0, le=2**50,
     )  # fmt: skip
     max_items: int = operational(

@@ -172,3 +172,8 @@ def test_any_environment_loads_or_is_refused_in_words(environ: dict[str, str]) -
         load(None, [], environ)
     except SettingsError as error:
         assert "\n" not in str(error)
+
+
+def test_what_logs_in_at_mlflow_is_not_shown():
+    settings = load(None, ["registry.tracking_uri=https://ml:hush@flow.shop", "privacy.key=k"], {})
+    assert {v.name: v.value for v in config.sources(settings)}["registry.tracking_uri"] == "https://flow.shop"

@@ -107,9 +107,13 @@ class KafkaPublisher:
         at = max(offset, begin)
         if at >= end:
             return
-        self._reader.seek(self._ledger, at)
-        while self._reader.position(self._ledger) < end:
-            for record in self._reader.poll(LOOK_MS, READ_RECORDS).get(self._ledger, ()):
+        while at < end:
+            # Whoever takes an entry may read the ledger in between, to go back to an earlier state.
+            if self._reader.position(self._ledger) != at:
+                self._reader.seek(self._ledger, at)
+            polled = self._reader.poll(LOOK_MS, READ_RECORDS).get(self._ledger, ())
+            at = self._reader.position(self._ledger)
+            for record in polled:
                 yield Entry(record.offset, record.value or b"", record.timestamp)
 
     # ---- writing

@@ -57,6 +57,7 @@ class Place:
         source: kind of the input: `kafka`, `file` or `memory`.
         follows: whether aliases follow the notices.
         daily: whether each day of event time gets a run of its own.
+        floor: tag of the tick up to which missing versions went on purpose.
         tidy: collects what need not stay, of all notices so far; returns the versions that went.
     """
 
@@ -68,6 +69,7 @@ class Place:
     source: str
     follows: bool = True
     daily: bool = False
+    floor: str = FLOOR
     tidy: Callable[[Sequence[Notice]], Collection[str]] = lambda _: ()
 
 
@@ -192,7 +194,7 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        self._floor = int(self._client.get_registered_model(self._place.name).tags.get(FLOOR, -1))
+        self._floor = int(self._client.get_registered_model(self._place.name).tags.get(self._place.floor, -1))
         token = None
         while True:
             page = self._client.search_model_versions(f"name = '{self._place.name}'", 1_000, page_token=token)

@@ -15,8 +15,8 @@ from typing import IO, Any, Protocol
 import msgspec
 
 import stream_rec
-from stream_rec.io.registry_client import told_of
 from stream_rec.io.registry_outbox import News, Point
+from stream_rec.redact import told_of
 
 NICE = 10
 """The child gives way to the loop."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stream_rec.errors import JobFailed
-from stream_rec.io.registry_client import connect, told_of, without_password
+from stream_rec.io.registry_client import connect
 from stream_rec.io.registry_words import VERSION
+from stream_rec.redact import told_of, without_password
 
 
 def log_estimates(

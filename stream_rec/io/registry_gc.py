@@ -6,7 +6,7 @@ notices and checkpoints are not touched, so what is gone can be rebuilt as long 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -36,8 +36,12 @@ class Store(Protocol):
         """Registered versions that carry our id, oldest first."""
         ...
 
-    def bytes(self) -> int:
-        """Of everything it holds."""
+    def own(self, versions: Mapping[str, Logged], told: Collection[str]) -> dict[str, Logged]:
+        """Of its versions those that a run may delete, which was told of some."""
+        ...
+
+    def bytes(self, own: Mapping[str, Logged]) -> int:
+        """Of everything it holds of these versions."""
         ...
 
     def bytes_of(self, gone: Mapping[str, Logged]) -> int:
@@ -78,31 +82,32 @@ def collect(folder: Path, store: Store, gathered: Gathered, *, keep_last: int, d
     Raises:
         JobFailed: the store is held by another program, refuses, or is none of this MLflow.
     """
-    weights, logged = FolderWeights(folder / WEIGHTS), store.versions()
+    weights, logged = FolderWeights(folder / WEIGHTS), store.own(store.versions(), gathered.told)
     of_tags = {version: {"tick": one.tick, "event_at": one.event_at} for version, one in logged.items()}
     told: dict[str, Mapping[str, Any]] = {**of_tags, **gathered.told}
     named = {*gathered.aliases.values(), *(version for version, one in logged.items() if one.has_alias)}
     stay = kept(told, named, keep_last) | needed(folder)
     stored = {version for version in weights.stored() if version in told}
     gone = sorted((logged.keys() | stored) - stay, key=lambda version: (told[version].get("tick", 0), version))
-    before = measured(folder, store)
+    before = measured(folder, store, logged)
     paths = [weights.path(version) for version in gone if version in stored]
     rows = {version: logged[version] for version in gone if version in logged}
     if dry_run:
         left = before - store.bytes_of(rows) - sum(map(bytes_of, paths))
-        return Collected(gone, len(told) - len(gone), before, left)
+        return Collected(gone, len(told) - len(gone), before, max(left, 0))
     if rows:
         store.delete(rows)
     newest_ms = max((int(one.get("event_at", 0)) for one in told.values()), default=0)
     store.settle(newest_ms - FULL_DAYS * DAY_MS, deleted=bool(rows))
     for path in paths:
         path.unlink(missing_ok=True)
-    return Collected(gone, len(told) - len(gone), before, measured(folder, store))
+    kept_rows = {version: one for version, one in logged.items() if version not in rows}
+    return Collected(gone, len(told) - len(gone), before, measured(folder, store, kept_rows))
 
 
-def measured(folder: Path, store: Store) -> int:
-    """Bytes of the store, and of the weights in the run folder."""
-    return store.bytes() + bytes_of(folder / WEIGHTS)
+def measured(folder: Path, store: Store, own: Mapping[str, Logged]) -> int:
+    """Bytes of a run's own versions in the store, and of the weights in the run folder."""
+    return store.bytes(own) + bytes_of(folder / WEIGHTS)
 
 
 def needed(folder: Path) -> set[str]:

@@ -6,15 +6,16 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stream_rec.errors import JobFailed
-from stream_rec.io.registry_client import connect, told_of, without_password
-from stream_rec.io.registry_store import LocalStore, Logged
-from stream_rec.io.registry_words import FLOOR, VERSION
+from stream_rec.io.registry_client import connect
+from stream_rec.io.registry_store import DATABASE, LocalStore, Logged
+from stream_rec.io.registry_words import VERSION, floor_of
+from stream_rec.redact import told_of, without_password
 
 PAGE = 1_000
 
@@ -22,13 +23,16 @@ PAGE = 1_000
 class ServerStore:
     """The versions of one pipeline on a server.
 
+    Other runs of that pipeline may log there too: only what a run was told of is its own.
+
     Args:
         uri: of the tracking store.
         name: of the registered model.
+        worker: tells this run from those.
     """
 
-    def __init__(self, uri: str, name: str) -> None:
-        self._uri, self._name = uri, name
+    def __init__(self, uri: str, name: str, worker: str) -> None:
+        self._uri, self._name, self._floor = uri, name, floor_of(worker)
         self._client: Any = None
 
     def versions(self) -> dict[str, Logged]:
@@ -51,13 +55,17 @@ class ServerStore:
                 for one in sorted(found, key=lambda one: int(one.version))
             }  # fmt: skip
 
-    def bytes(self) -> int:
-        """Of the artefacts of all versions, were each as large as the newest: to look at each takes too many calls.
+    def own(self, versions: Mapping[str, Logged], told: Collection[str]) -> dict[str, Logged]:
+        """Of its versions those that a run was told of."""
+        return {version: one for version, one in versions.items() if version in told}
+
+    def bytes(self, own: Mapping[str, Logged]) -> int:
+        """Of the artefacts of versions, were each as large as the newest: to look at each takes too many calls.
 
         Raises:
             JobFailed: as `versions`.
         """
-        return self.bytes_of(self.versions())
+        return self.bytes_of(own)
 
     def bytes_of(self, gone: Mapping[str, Logged]) -> int:
         """Of the artefacts of some versions, were each as large as the newest of them.
@@ -69,8 +77,9 @@ class ServerStore:
             return 0
         with self._asked() as client:
             newest, n_bytes = list(gone)[-1], 0
-            with _passing_over():
-                n_bytes = sum(_bytes_under(*place) for place in _repositories(client, newest, gone[newest]))
+            for place in _places(client, newest, gone[newest]):
+                with _passing_over():
+                    n_bytes += _bytes_under(*place())
             return len(gone) * n_bytes
 
     def delete(self, gone: Mapping[str, Logged]) -> None:
@@ -81,13 +90,16 @@ class ServerStore:
         """
         with self._asked() as client:
             # First: what is gone by then must not be logged again.
-            floor = int(client.get_registered_model(self._name).tags.get(FLOOR, -1))
+            floor = int(client.get_registered_model(self._name).tags.get(self._floor, -1))
             newest = max(logged.tick for logged in gone.values())
-            client.set_registered_model_tag(self._name, FLOOR, str(max(newest, floor)))
+            client.set_registered_model_tag(self._name, self._floor, str(max(newest, floor)))
             for version, logged in gone.items():
+                for place in _places(client, version, logged):
+                    with _passing_over():
+                        repository, path = place()
+                        if repository.list_artifacts(path):
+                            repository.delete_artifacts(path)
                 with _passing_over():
-                    for repository, path in _repositories(client, version, logged):
-                        repository.delete_artifacts(path)
                     client.delete_logged_model(logged.model_id)
                 # Last, since a version is found again by it.
                 client.delete_model_version(self._name, str(logged.number))
@@ -97,22 +109,24 @@ class ServerStore:
 
     @contextmanager
     def _asked(self) -> Iterator[Any]:
-        from mlflow.exceptions import MlflowException
-
         try:
             self._client = self._client or connect(self._uri)
             yield self._client
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # Clients of object stores raise their own.
             raise JobFailed(
                 f"MLflow at {without_password(self._uri)} cannot be cleaned up ({told_of(error, self._uri)}); mend it, "
                 "then run the command again"
             ) from None
 
 
-def store_of(folder: Path, uri: str, name: str) -> LocalStore | ServerStore:
+def store_of(folder: Path, uri: str, name: str, worker: str) -> LocalStore | ServerStore:
     """The store behind a tracking URI: the run folder's own, or another."""
-    local = LocalStore(folder, name)
-    return local if uri == f"sqlite:///{local.database.absolute()}" else ServerStore(uri, name)
+    return LocalStore(folder, name) if is_local(folder, uri) else ServerStore(uri, name, worker)
+
+
+def is_local(folder: Path, uri: str) -> bool:
+    """Whether a tracking URI is that of the run folder's own store."""
+    return uri == f"sqlite:///{(folder / DATABASE).absolute()}"
 
 
 def _every(client: Any, name: str) -> Iterator[Any]:
@@ -137,12 +151,12 @@ def _passing_over() -> Iterator[None]:
             raise
 
 
-def _repositories(client: Any, version: str, logged: Logged) -> Iterator[tuple[Any, str | None]]:
-    """Where the artefacts of a version are, as (repository, path): its model, its tables and pictures in the run."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+def _places(client: Any, version: str, logged: Logged) -> Iterator[Callable[[], tuple[Any, str | None]]]:
+    """Calls that say where the artefacts of a version are, (repository, path): its model, tables and pictures."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository as at
 
-    yield get_artifact_repository(client.get_logged_model(logged.model_id).artifact_location), None
-    yield get_artifact_repository(client.get_run(logged.run_id).info.artifact_uri), f"versions/{version}"
+    yield lambda: (at(client.get_logged_model(logged.model_id).artifact_location), None)
+    yield lambda: (at(client.get_run(logged.run_id).info.artifact_uri), f"versions/{version}")
 
 
 def _bytes_under(repository: Any, path: str | None) -> int:

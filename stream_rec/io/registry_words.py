@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from stream_rec.io.registry_outbox import News
 
 VERSION = "stream_rec.version"
 FLOOR = "stream_rec.gc_tick"
+"""Tag of a registered model: the tick up to which versions that are missing went on purpose."""
 """Tag of the registered model: of versions up to this tick those that are missing went on purpose."""
 SERVES = ("initial", "promote")
 MAX_TAG = 5_000
@@ -152,3 +154,12 @@ def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float
         held = out.setdefault(str(row["group"]), {})
         held |= {name: float(value) for name, value in told.items() if value is not None}
     return out
+
+
+def floor_of(worker: str) -> str:
+    """FLOOR of one run, where several log to the same registered model.
+
+    >>> floor_of("shop/one/runs/a")
+    'stream_rec.gc_tick.a057c92d'
+    """
+    return f"{FLOOR}.{zlib.crc32(worker.encode()):08x}"

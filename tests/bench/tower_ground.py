@@ -96,6 +96,7 @@ def replayed(events: Path, items: Path, sets: Sets, chosen: Sequence[str] = ()) 
             "registry.enabled": "false",
             "run.dir": f"{folder}/run",
             "privacy.key": "bench",
+            "learn.sample_one_in": 1,
             **sets,
         }
         settings = config.load(None, [*(f"{name}={value}" for name, value in values.items()), *chosen], {})

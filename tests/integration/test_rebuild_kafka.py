@@ -12,9 +12,12 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
 from typer.testing import CliRunner
 
+from stream_rec import assemble_kafka
 from stream_rec.cli import app
 from stream_rec.events import Topic
+from stream_rec.io import kafka_publisher
 from stream_rec.io.kafka import Sending
+from stream_rec.io.kafka_publisher import KafkaPublisher
 from stream_rec.replay_topics import Asked, run_replay
 from stream_rec.simulate import Shop, ShopPlan
 from tests.integration.ground import KEY, Ground
@@ -65,6 +68,20 @@ def test_every_version_is_proven_from_checkpoints_and_from_the_beginning(lived: 
         assert near["proven"]
         assert whole["proven"]
         assert near["after_tick"] >= 0 > whole["after_tick"]
+
+
+def test_a_ledger_that_is_read_while_it_is_read_gives_every_entry_once(
+    lived: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback on the way is folded with a state that the same ledger vouches for."""
+    monkeypatch.setattr(kafka_publisher, "READ_RECORDS", 2)
+    names = assemble_kafka.output_names(lived.settings())
+    with closing(KafkaPublisher(lived.access(), names, "reads only")) as publisher:
+        whole, nested = list(publisher.read_ledger()), []
+        for entry in publisher.read_ledger():
+            next(publisher.read_ledger(whole[3][0]))
+            nested.append(entry)
+    assert nested == whole
 
 
 def test_a_worker_that_runs_is_not_disturbed(lived: Ground) -> None:
