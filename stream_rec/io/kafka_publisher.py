@@ -107,6 +107,7 @@ class KafkaPublisher:
         at = max(offset, begin)
         if at >= end:
             return
+        self._reader.seek(self._ledger, at)
         while at < end:
             # Whoever takes an entry may read the ledger in between, to go back to an earlier state.
             if self._reader.position(self._ledger) != at:
