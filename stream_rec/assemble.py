@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,13 @@ def clear_run(folder: Path, *, mode: str) -> None:
             shutil.rmtree(path)
         elif path.suffix in (".jsonl", ".json") or path.name.startswith(REGISTRY):
             path.unlink()
+
+
+def copy_cache(source: Path, target: Path) -> None:
+    """Take over what a run keeps of its encoder, where a folder has none yet; a cache is worth no failure."""
+    if not (target / CACHE).exists():
+        with suppress(OSError):
+            shutil.copytree(source / CACHE, target / CACHE)
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -293,9 +291,8 @@ def hold_run(settings: config.Settings, cache_of: Path | None = None) -> Callabl
     except BaseException:
         name.release()
         raise
-    if cache_of is not None and not (settings.run_dir / assemble.CACHE).exists():
-        with suppress(OSError):
-            shutil.copytree(cache_of / assemble.CACHE, settings.run_dir / assemble.CACHE)
+    if cache_of is not None:
+        assemble.copy_cache(cache_of, settings.run_dir)
 
     def release() -> None:
         folder.release()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,8 +103,7 @@ def rebuilt(
 def _apart(settings: config.Settings) -> Iterator[config.Settings]:
     """Settings whose encoder keeps its states in a copy: under other sizes it would cut off a worker's own file."""
     with tempfile.TemporaryDirectory(prefix="stream-rec-") as folder:
-        with suppress(OSError):
-            shutil.copytree(settings.run_dir / assemble.CACHE, Path(folder) / assemble.CACHE)
+        assemble.copy_cache(settings.run_dir, Path(folder))
         yield settings.model_copy(update={"run": settings.run.model_copy(update={"dir": Path(folder)})})
 
 

@@ -17,7 +17,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from stream_rec.io.registry_client import connect
+from stream_rec.io.registry_client import connect, every_version
 from stream_rec.io.registry_model import save
 from stream_rec.io.registry_outbox import News, Point
 from stream_rec.io.registry_words import (
@@ -195,13 +195,9 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._floor = int(self._client.get_registered_model(self._place.name).tags.get(self._place.floor, -1))
-        token = None
-        while True:
-            page = self._client.search_model_versions(f"name = '{self._place.name}'", 1_000, page_token=token)
-            self._numbers |= {found.tags[VERSION]: found.version for found in page if VERSION in found.tags}
-            token = page.token
-            if not token:
-                return
+        for found in every_version(self._client, self._place.name):
+            if VERSION in found.tags:
+                self._numbers[found.tags[VERSION]] = found.version
 
     def _catch_up(self, waiting: frozenset[str], notices: Iterable[Notice]) -> None:
         pointer: tuple[str, str | None] | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+PAGE = 1_000
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -36,3 +38,14 @@ def connect(uri: str) -> Any:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
+
+
+def every_version(client: Any, name: str) -> Iterator[Any]:
+    """Every version of a registered model, page by page."""
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stream_rec.errors import JobFailed
-from stream_rec.io.registry_client import connect
+from stream_rec.io.registry_client import connect, every_version
 from stream_rec.io.registry_store import DATABASE, LocalStore, Logged
 from stream_rec.io.registry_words import VERSION, floor_of
 from stream_rec.redact import told_of, without_password
-
-PAGE = 1_000
 
 
 class ServerStore:
@@ -46,7 +44,7 @@ class ServerStore:
             if model is None:
                 return {}
             named = {str(number) for number in model.aliases.values()}
-            found = [one for one in _every(client, self._name) if VERSION in one.tags]
+            found = [one for one in every_version(client, self._name) if VERSION in one.tags]
             return {
                 one.tags[VERSION]: Logged(
                     int(one.version), one.source.rpartition("/")[2], one.run_id, int(one.tags.get("tick", 0)),
@@ -127,16 +125,6 @@ def store_of(folder: Path, uri: str, name: str, worker: str) -> LocalStore | Ser
 def is_local(folder: Path, uri: str) -> bool:
     """Whether a tracking URI is that of the run folder's own store."""
     return uri == f"sqlite:///{(folder / DATABASE).absolute()}"
-
-
-def _every(client: Any, name: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 @contextmanager
